@@ -1,0 +1,48 @@
+# Targets document themselves: `make help` prints the text behind `##`.
+VENV := .venv
+BIN  := $(VENV)/bin
+LOCK := requirements/run.lock
+DEVLOCK := requirements/dev.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test check bench lock clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
+
+setup-dev: $(VENV)/.dev ## the same, and what the tests and checks need
+
+run: setup ## start everything on this machine with a demo account, and print lines to paste
+	@exec $(BIN)/weir up --demo
+
+test: setup-dev ## install and pass every test
+	@$(BIN)/python -m pytest
+
+check: setup-dev ## lint, strict types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup-dev ## Weir and nginx side by side, as ratios in one run
+	@$(BIN)/python -m bench
+
+lock: setup-dev ## write the lock files anew (reads the package index)
+	@sh requirements/lock.sh $(BIN)/python
+
+clean: ## remove what set-up made; the data in .weir stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@sh requirements/venv.sh $(VENV)
+
+$(VENV)/.run: $(LOCK) pyproject.toml | $(VENV)/bin/python
+	@sh requirements/install.sh $(BIN)/python $(LOCK)
+	@sh requirements/libraries.sh
+	@touch $@
+
+$(VENV)/.dev: $(DEVLOCK) $(VENV)/.run
+	@sh requirements/install.sh $(BIN)/python $(DEVLOCK)
+	@touch $@

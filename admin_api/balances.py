@@ -1,0 +1,62 @@
+"""Balances, read from the hot book: the only one that knows what is held now."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from admin_api.fields import money_pair
+from ledger import keyspace
+from ledger.cold import Document
+from ledger.hot import Fenced
+from ledger.link import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What Redis has of one account; nano-USD, and counts."""
+
+    credited_nanos: int
+    spent_nanos: int
+    held_nanos: int
+    available_nanos: int
+    live: int
+    grant_number: int
+
+    def shown(self) -> dict[str, Any]:
+        pairs = (
+            ("credited", self.credited_nanos),
+            ("spent", self.spent_nanos),
+            ("held", self.held_nanos),
+            ("available", self.available_nanos),
+        )
+        return {key: value for pair in pairs for key, value in money_pair(*pair).items()}
+
+
+async def read(redis: Link, accounts: Sequence[Document]) -> list[Balance]:
+    """Their balances, in one round trip; Fenced where this server may not (yet) serve a partition.
+
+    Without that check a Redis that was just wiped would read as a balance of zero.
+    """
+    partitions = sorted({account["partition"] for account in accounts})
+    info, metas, rows = await asyncio.gather(
+        redis.command("INFO", "replication"),
+        asyncio.gather(*(redis.command("HMGET", keyspace.meta(p), "server", "state") for p in partitions)),
+        asyncio.gather(*(redis.command("HMGET", _key(account), *_FIELDS) for account in accounts)),
+    )
+    server = next(line.split(b":")[1].strip() for line in info.splitlines() if line.startswith(b"master_replid:"))
+    if any(meta != [server, b"open"] for meta in metas):
+        raise Fenced
+    return [Balance(*(int(value or 0) for value in row)) for row in rows]
+
+
+async def of(redis: Link, account: Document) -> Balance:
+    (balance,) = await read(redis, [account])
+    return balance
+
+
+_FIELDS = ("credited", "spent", "held", "avail", "live", "grant")
+
+
+def _key(account: Document) -> str:
+    return keyspace.account(account["partition"], account["_id"])

@@ -1,0 +1,175 @@
+"""Upstreams: one provider endpoint with one credential, which is sealed on arrival and never shown again."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import Field, SecretStr
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from admin_api import addresses, force
+from admin_api.fields import Body, Slug, show_time
+from admin_api.idempotency import Key, claim, once
+from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
+from admin_api.problems import Problem, invalid, not_found
+from admin_api.stores import Session, Stores, StoresDep, in_transaction
+from ledger import catalogue, keys
+from ledger.cold import Document, now
+
+router = APIRouter(prefix="/v1/upstreams", tags=["upstreams"])
+
+Provider = Literal["openai", "anthropic", "gemini", "xai", "openai_compatible"]
+Weight = Annotated[int, Field(ge=0, le=1_000_000)]
+Priority = Annotated[int, Field(ge=0, le=1_000)]
+Credential = Annotated[SecretStr, Field(min_length=1, max_length=8_192)]
+
+
+class NewUpstream(Body):
+    """An endpoint to send requests to. Lower `priority` first; `weight` shares requests within one priority."""
+
+    name: Slug
+    provider: Provider
+    base_url: str
+    credential: Credential
+    weight: Weight = 1
+    priority: Priority = 0
+    limits: dict[str, int] | None = None
+    on_client_left: Literal["drain", "abort"] = "drain"
+
+
+class UpstreamChange(Body):
+    """What to change; what is not given stays. An upstream cannot change its provider."""
+
+    name: Slug | None = None
+    base_url: str | None = None
+    credential: Credential | None = None
+    weight: Weight | None = None
+    priority: Priority | None = None
+    limits: dict[str, int] | None = None
+    on_client_left: Literal["drain", "abort"] | None = None
+
+
+@router.post("", status_code=201)
+async def create(body: NewUpstream, response: Response, stores: StoresDep, key: Key = None) -> dict[str, Any]:
+    _refuse_limits(body.limits)
+    upstream_id = f"up_{keys.new_id()}"
+    document: Document = {
+        "_id": upstream_id,
+        **body.model_dump(include={"name", "provider", "weight", "priority", "on_client_left"}),
+        "base_url": _address(stores, body.base_url),
+        "credential": _sealed(stores, upstream_id, body.credential),
+        "created_at": now(),
+    }
+
+    async def insert(session: Session) -> None:
+        await stores.cold.config_changed(session)
+        await stores.cold.upstreams.insert_one(document, session=session)
+
+    try:
+        made_id, fresh = await once(stores.cold, claim("upstreams", key, body), upstream_id, insert)
+    except DuplicateKeyError:
+        raise _name_taken() from None
+    await force.config(stores, made_id)
+    response.status_code = 201 if fresh else 200
+    return show(await _find(stores, made_id))
+
+
+@router.get("")
+async def list_all(stores: StoresDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> dict[str, Any]:
+    place = after(cursor, str)
+    where = {"_id": {"$gt": place[0]}} if place else {}
+    found = await stores.cold.upstreams.find(where).sort("_id", 1).limit(limit + 1).to_list()
+    return page(found, limit, show, lambda d: (d["_id"],))
+
+
+@router.get("/{upstream}")
+async def get(upstream: str, stores: StoresDep) -> dict[str, Any]:
+    return show(await _find(stores, upstream))
+
+
+@router.patch("/{upstream}")
+async def change(upstream: str, body: UpstreamChange, stores: StoresDep) -> dict[str, Any]:
+    _refuse_limits(body.limits)
+    given = body.model_dump(exclude_unset=True, exclude={"limits", "credential"})
+    for field, value in given.items():
+        if value is None:
+            raise invalid(field, "cannot be null")
+    if body.base_url is not None:
+        given["base_url"] = _address(stores, body.base_url)
+    if body.credential is not None:
+        given["credential"] = _sealed(stores, upstream, body.credential)
+    document = await _write(stores, upstream, given) if given else await _find(stores, upstream)
+    await force.config(stores, upstream)
+    return show(document)
+
+
+@router.delete("/{upstream}")
+async def delete(upstream: str, stores: StoresDep) -> dict[str, Any]:
+    """Remove it; 409 while a model is served there. Its model's PUT and this meet at the config's number."""
+
+    async def remove(session: Session) -> Document:
+        await stores.cold.config_changed(session)
+        used = await stores.cold.models.find_one({"targets.upstream": upstream}, session=session)
+        if used is not None:
+            raise Problem(409, "upstream_in_use", f"the model {used['_id']} is served there; change it first")
+        found = await stores.cold.upstreams.find_one_and_delete({"_id": upstream}, session=session)
+        if found is None:
+            raise not_found("upstream")
+        return found
+
+    document = await in_transaction(stores.cold, remove)
+    await force.config(stores, upstream)
+    return show(document)
+
+
+def show(document: Document) -> dict[str, Any]:
+    """An upstream without its credential."""
+    fields = ("name", "provider", "base_url", "weight", "priority", "on_client_left")
+    shown = {name: document[name] for name in fields}
+    return {"id": document["_id"], **shown, "created_at": show_time(document["created_at"])}
+
+
+async def _write(stores: Stores, upstream: str, given: dict[str, Any]) -> Document:
+    async def update(session: Session) -> Document:
+        await stores.cold.config_changed(session)
+        found = await stores.cold.upstreams.find_one_and_update(
+            {"_id": upstream}, {"$set": given}, return_document=ReturnDocument.AFTER, session=session
+        )
+        if found is None:
+            raise not_found("upstream")
+        return found
+
+    try:
+        return await in_transaction(stores.cold, update)
+    except DuplicateKeyError:
+        raise _name_taken() from None
+
+
+async def _find(stores: Stores, upstream: str) -> Document:
+    document = await stores.cold.upstreams.find_one({"_id": upstream})
+    if document is None:
+        raise not_found("upstream")
+    return document
+
+
+def _address(stores: Stores, text: str) -> str:
+    try:
+        return addresses.base_url(text, private=stores.settings.allow_private_upstreams)
+    except ValueError as error:
+        raise invalid("base_url", str(error)) from None
+
+
+def _sealed(stores: Stores, upstream: str, credential: SecretStr) -> str:
+    text = credential.get_secret_value()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise invalid("credential", "must be printable ASCII without spaces: it travels in a header")
+    return stores.vault.seal(text.encode(), purpose=catalogue.credential_purpose(upstream))
+
+
+def _refuse_limits(limits: dict[str, int] | None) -> None:
+    if limits:
+        raise invalid("limits", "limits of an upstream are not served by this version yet")
+
+
+def _name_taken() -> Problem:
+    return Problem(409, "upstream_exists", "another upstream has this name")

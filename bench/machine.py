@@ -1,0 +1,96 @@
+"""The machine: what must be installed on it, its two cores, and what a process has used of them."""
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+import psutil
+
+TOOLS = {"nginx": "nginx-light", "wrk": "wrk"}
+INSTALL_TIMEOUT_S = 120.0
+_SBIN = "/usr/sbin:/sbin"
+
+
+class CannotRunError(Exception):
+    """One line for the person who asked; nothing was measured."""
+
+
+def ensure_tools() -> None:
+    """Installs nginx and wrk from the system's packages where that is allowed."""
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SBIN}"
+    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    if not missing:
+        return
+    install = f"apt-get install {' '.join(missing)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise CannotRunError(f"this needs {' and '.join(missing)}: {install}")
+    print(f"bench: installing {' and '.join(missing)}", file=sys.stderr)
+    # RUNLEVEL=1 keeps the package from starting a server of its own.
+    environment = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            subprocess.run(
+                ["apt-get", "-qq", *command],
+                env=environment,
+                check=True,
+                capture_output=True,
+                timeout=INSTALL_TIMEOUT_S,
+            )
+    except (subprocess.SubprocessError, OSError):
+        raise CannotRunError(f"this needs {' and '.join(missing)}, and {install} did not work here") from None
+
+
+def two_cores() -> tuple[int, int]:
+    """The core for what is measured, and the core for all the rest, which this process moves to."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise CannotRunError("this needs two cores: one for what is measured, one for the load")
+    os.sched_setaffinity(0, {cores[1]})  # children inherit it
+    return cores[0], cores[1]
+
+
+def pin(processes: Iterable[psutil.Process], core: int) -> None:
+    for process in processes:
+        for thread in process.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, {core})
+
+
+def cpu_s(processes: Iterable[psutil.Process]) -> float:
+    """User and system time so far."""
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(
+    command: list[str], *, environment: dict[str, str] | None = None, stdout: int | IO[bytes], log: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child for as long as the block lasts."""
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def read_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
+    """The first line that a child prints; empty if none comes in time."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
+    return process.stdout.readline() if ready else b""

@@ -1,0 +1,1 @@
+"""The request path: admitted, held, forwarded as it is, measured, charged."""

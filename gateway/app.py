@@ -1,0 +1,85 @@
+"""The composition of one gateway worker: what is made, in which order, and in which order it ends."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from gateway.admission import Admission
+from gateway.catalogues import Catalogues
+from gateway.flights import Flights
+from gateway.own_routes import OwnRoutes, unknown_path
+from gateway.proxy import ChatCompletions
+from gateway.settler import Settler
+from gateway.upstream.client import Upstreams, make_transport
+from ledger import common_metrics, keyspace, log
+from ledger.link import Link, StoreUnavailable
+from ledger.settings import Settings
+from ledger.vault import Vault, VaultError
+
+REDIS_DEADLINE_S = 1.0
+_SETTLE_WITHIN_S = 10.0
+
+
+class Gateway:
+    """The application and what it owns."""
+
+    def __init__(self, settings: Settings, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        assert settings.master_key is not None
+        self._settings = settings
+        self._on_ready = on_ready
+        self._redis = Link(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
+        self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
+        self._transport = make_transport(settings.upstream_ca_file)
+        self._settler = Settler(self._redis)
+        self._flights = Flights(self._redis)
+        admission = Admission(self._redis, self._catalogues)
+        chat = ChatCompletions(
+            admission, Upstreams(self._transport), self._settler, self._flights, drain_s=settings.drain_s
+        )
+        self.own = OwnRoutes(self._redis, admission, self._catalogues)
+        self.app = Starlette(
+            routes=[
+                Route("/openai/v1/chat/completions", chat),
+                Route("/v1/chat/completions", chat),
+                Route("/weir/v1/balance", self.own.balance),
+                Route("/weir/v1/models", self.own.models),
+                Route("/healthz", self.own.healthz),
+                Route("/readyz", self.own.readyz),
+            ],
+            lifespan=self._lifespan,
+        )
+        self.app.router.default = unknown_path
+        self.app.router.redirect_slashes = False
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        async with self._redis, self._transport:
+            loading = asyncio.create_task(self._load())
+            renewing = asyncio.create_task(self._flights.renew_for_ever())
+            try:
+                yield
+            finally:
+                # uvicorn has ended or cancelled every request by now: what is left is to bring their charges home.
+                left = await self._settler.drain(_SETTLE_WITHIN_S)
+                if left:
+                    log.get().error("settles_lost", count=left)
+                for task in (loading, renewing):
+                    task.cancel()
+
+    async def _load(self) -> None:
+        """Wait for a catalogue, then say that we serve."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                try:
+                    opened = await self._catalogues.refresh(keyspace.PARTITIONS[0])
+                except VaultError as error:
+                    log.get().error("catalogue_not_opened", where=str(error))
+                    opened = None
+                if opened is not None:
+                    common_metrics.CONFIG_VERSION.set(opened.book.version)
+                    self._on_ready()
+                    return
+            await asyncio.sleep(0.05)

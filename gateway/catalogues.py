@@ -1,0 +1,134 @@
+"""The catalogue in force, with its secrets opened in memory, and API keys' snapshots. Redis is the only source.
+
+A snapshot may only lead to admit, which checks its versions; so what is remembered here is never trusted with a decision
+(design.md section 4, step 4). Nothing negative is remembered.
+"""
+
+import hmac
+from collections import OrderedDict
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from ledger import catalogue, keys, keyspace, policy
+from ledger.catalogue import Catalogue, Upstream
+from ledger.hot import Place, Versions
+from ledger.keys import KeyId
+from ledger.link import Link
+from ledger.vault import Vault
+
+_SNAPSHOTS = 100_000
+
+
+class Opened(NamedTuple):
+    """A catalogue, with credentials and peppers in the clear; never logged, never written."""
+
+    book: Catalogue
+    credentials: dict[str, str]
+    peppers: dict[str, bytes]
+
+
+class Snapshot(NamedTuple):
+    """What is known of an API key and its account, and of which versions."""
+
+    place: Place
+    key_version: int
+    account_version: int
+    digest: str
+    pepper: str
+    key_policy: policy.KeyPolicy
+    account_policy: policy.AccountPolicy
+    networks: tuple[object, ...]
+    limits: tuple[int | None, int | None]
+
+    def allows_address(self, address: str) -> bool:
+        try:
+            client = ip_address(address)
+        except ValueError:
+            return False
+        return any(client in network for network in self.networks)  # type: ignore[operator]
+
+
+class Catalogues:
+    """Holds the newest catalogue this worker has seen."""
+
+    def __init__(self, redis: Link, vault: Vault) -> None:
+        self._redis = redis
+        self._vault = vault
+        self.now: Opened | None = None
+
+    async def refresh(self, partition: str) -> Opened | None:
+        """Load the version that the partition asks for, if it is newer than ours."""
+        raw: bytes | None = await self._redis.command("HGET", keyspace.meta(partition), "config")
+        version = int(raw or 0)
+        if version and (self.now is None or version > self.now.book.version):
+            text: bytes | None = await self._redis.command("GET", keyspace.config(version))
+            if text is not None:
+                self.now = self._open(catalogue.decode(text))
+        return self.now
+
+    def _open(self, book: Catalogue) -> Opened:
+        credentials = {u.id: self._credential(u) for u in book.upstreams.values()}
+        peppers = {
+            version: self._vault.open(sealed, purpose=catalogue.pepper_purpose(version))
+            for version, sealed in book.peppers.items()
+        }
+        return Opened(book, credentials, peppers)
+
+    def _credential(self, upstream: Upstream) -> str:
+        purpose = catalogue.credential_purpose(upstream.id)
+        return self._vault.open(upstream.credential, purpose=purpose).decode()
+
+
+class Snapshots:
+    """API keys as Redis has them, the most recently used ones in memory."""
+
+    def __init__(self, redis: Link, *, most: int = _SNAPSHOTS) -> None:
+        self._redis = redis
+        self._most = most
+        self._known: OrderedDict[str, Snapshot] = OrderedDict()
+
+    def known(self, key: KeyId) -> Snapshot | None:
+        found = self._known.get(key.id)
+        if found is not None:
+            self._known.move_to_end(key.id)
+        return found
+
+    async def fetch(self, key: KeyId) -> Snapshot | None:
+        """Read the key and its account anew; None if there is no such key."""
+        names = ("digest", "pepper", "acct", "line", "ver", "policy", "rpm", "tpm")
+        row: list[bytes | None] = await self._redis.command("HMGET", keyspace.api_key(key.partition, key.id), *names)
+        digest, pepper, account, line, version, key_policy, rpm, tpm = row
+        if not (digest and pepper and account and line and version and key_policy):
+            self._known.pop(key.id, None)
+            return None
+        place = Place(key.partition, account.decode(), key.id, line.decode())
+        account_key = keyspace.account(key.partition, place.account)
+        account_version, account_policy = await self._redis.command("HMGET", account_key, "ver", "policy")
+        if not account_version or not account_policy:
+            return None
+        allowed = policy.key_policy(key_policy)
+        snapshot = Snapshot(
+            place=place,
+            key_version=int(version),
+            account_version=int(account_version),
+            digest=digest.decode(),
+            pepper=pepper.decode(),
+            key_policy=allowed,
+            account_policy=policy.account_policy(account_policy),
+            networks=tuple(ip_network(network, strict=False) for network in allowed.networks),
+            limits=(int(rpm) if rpm else None, int(tpm) if tpm else None),
+        )
+        self._known[key.id] = snapshot
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return snapshot
+
+
+def opens(snapshot: Snapshot, secret: bytes, opened: Opened) -> bool:
+    """Whether this key is the one of which the snapshot's digest was kept."""
+    pepper = opened.peppers.get(snapshot.pepper)
+    return pepper is not None and hmac.compare_digest(keys.digest(pepper, secret), snapshot.digest)
+
+
+def versions(snapshot: Snapshot, opened: Opened) -> Versions:
+    return Versions(snapshot.key_version, snapshot.account_version, opened.book.version)

@@ -1,0 +1,1 @@
+"""Dialects: what requests ask for and what answers used, per wire format."""

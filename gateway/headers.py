@@ -1,0 +1,80 @@
+"""Which headers pass, in either direction (wire.md section 6). Towards the provider by allow-list; back by deny-list."""
+
+from collections.abc import Iterable, Sequence
+
+from gateway.refusals import Code, Refusal
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_TO_UPSTREAM = frozenset(
+    (b"content-type", b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta",
+     b"x-goog-api-client", b"x-server-timeout"),
+)  # fmt: skip
+_HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade"),
+)  # fmt: skip
+# They describe the operator's account with the provider, or belong to a connection that is not the caller's.
+_NOT_TO_CALLER = _HOP_BY_HOP | frozenset(
+    (b"set-cookie", b"server", b"date", b"alt-svc", b"strict-transport-security", b"location", b"openai-organization",
+     b"openai-project", b"anthropic-organization-id", b"anthropic-workspace-id", b"via"),
+)  # fmt: skip
+_NOT_TO_CALLER_PREFIXES = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
+_MINUTE_US = 60_000_000
+
+
+def bearer(headers: Headers) -> bytes:
+    """The API key as OpenAI's SDKs send it; empty if there is none."""
+    found = [value for name, value in headers if name == b"authorization"]
+    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
+        return b""
+    return found[0][7:].strip()
+
+
+def check(headers: Headers) -> None:
+    """Refuse what could be read in two ways: no Host or two, and a body in a coding that is not metered."""
+    if sum(name == b"host" for name, _ in headers) != 1:
+        raise Refusal(Code.INVALID_REQUEST, "A request needs exactly one Host header.")
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise Refusal(Code.UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
+
+
+def to_upstream(headers: Headers, credential: str) -> list[tuple[bytes, bytes]]:
+    """What the provider sees: allowed headers as they came, the operator's credential, and a plain answer asked for."""
+    named = _named_by_connection(headers)
+    passed = [
+        (name, value)
+        for name, value in headers
+        if (name in _TO_UPSTREAM or name.startswith(b"x-stainless-")) and name not in named
+    ]
+    return [*passed, (b"authorization", b"Bearer " + credential.encode()), (b"accept-encoding", b"identity")]
+
+
+def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """What the caller sees of the provider's headers, names in lower case."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = _named_by_connection(lowered)
+    return [
+        (name, value)
+        for name, value in lowered
+        if name not in _NOT_TO_CALLER and name not in named and not name.startswith(_NOT_TO_CALLER_PREFIXES)
+    ]
+
+
+def rate_limits(kind: str, limit: int | None, used_us: int) -> list[tuple[bytes, bytes]]:
+    """The caller's own limit in OpenAI's headers; the reset is a duration such as 120ms or 6m0s (wire.md 1d)."""
+    if limit is None:
+        return []
+    left = max((_MINUTE_US - used_us) * limit // _MINUTE_US, 0)
+    return [
+        (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
+        (f"x-ratelimit-remaining-{kind}".encode(), str(left).encode()),
+        (f"x-ratelimit-reset-{kind}".encode(), f"{-(-used_us // 1000)}ms".encode()),
+    ]
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    return frozenset(
+        token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
+    )

@@ -1,0 +1,1 @@
+"""Upstreams: provider endpoints, and the way to them."""

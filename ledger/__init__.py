@@ -1,0 +1,3 @@
+"""The money, and the words for it: what the gateway and the admin API both speak."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,45 @@
+"""`python -m ledger`: one ledger worker (`weir ledger` starts it with its metrics address)."""
+
+import asyncio
+
+import uvloop
+
+from ledger import log, process, publish
+from ledger.cold import ColdBook, ColdBookError
+from ledger.link import Link, client
+from ledger.settings import Settings
+from ledger.vault import Vault
+from ledger.worker import Worker
+
+
+async def run(settings: Settings) -> None:
+    """Serve until told to stop."""
+    assert settings.master_key is not None
+    vault = Vault(settings.master_key, settings.master_key_previous)
+    cold = ColdBook(settings.mongo_url)
+    reader = client(settings.redis_url, name="weir-ledger-reader", timeout_s=10)
+    try:
+        await cold.prepare()
+        await publish.ensure_pepper(cold, vault)
+        async with Link(settings.redis_url, name="weir-ledger", deadline_s=10) as link:
+            worker = Worker(cold, link, reader, on_ready=process.tell_ready)
+            process.on_stop(worker.stop)
+            await worker.run()
+    finally:
+        await reader.aclose()
+        await cold.close()
+
+
+def main() -> None:
+    settings = process.settings_or_exit("WEIR_REDIS_URL", "WEIR_MONGO_URL", "WEIR_MASTER_KEY")
+    log.setup("ledger")
+    try:
+        uvloop.run(run(settings))
+    except ColdBookError as error:
+        raise process.fail(str(error)) from None
+    except asyncio.CancelledError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The catalogue: an immutable, numbered picture of models, prices, upstreams and peppers, as the gateway reads it.
+
+It is built from MongoDB, stored once in Redis under its version, and put in force per partition (`publish`). Credentials
+and peppers in it are sealed (`vault`); only a gateway with the master key opens them, in memory.
+"""
+
+import msgspec
+
+from ledger.prices import Price
+
+PROVIDERS = ("openai", "anthropic", "gemini", "xai", "openai_compatible")
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """One provider endpoint with one credential."""
+
+    id: str
+    name: str
+    provider: str
+    base_url: str
+    credential: str
+    on_client_left: str = "drain"
+    weight: int = 1
+    priority: int = 0
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a model is served: an upstream, and the model's name there."""
+
+    upstream: str
+    model: str
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A public name, what it costs, and where it is served."""
+
+    name: str
+    targets: tuple[Target, ...]
+    price: Price
+    max_output_tokens: int
+    max_input_tokens: int
+    reasons: bool = False
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """Everything of one config version."""
+
+    version: int
+    models: dict[str, Model]
+    upstreams: dict[str, Upstream]
+    peppers: dict[str, str]
+
+
+def encode(catalogue: Catalogue) -> bytes:
+    return msgspec.json.encode(catalogue, order="sorted")
+
+
+def decode(text: bytes) -> Catalogue:
+    """The catalogue of these bytes; msgspec.ValidationError if another release wrote something unreadable."""
+    return msgspec.json.decode(text, type=Catalogue)
+
+
+def credential_purpose(upstream_id: str) -> str:
+    return f"upstreams/{upstream_id}/credential"
+
+
+def pepper_purpose(version: str) -> str:
+    return f"peppers/{version}/pepper"

@@ -1,0 +1,75 @@
+"""Usage events: the record of one ended request, from a stream entry to the document that MongoDB keeps."""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from bson.int64 import Int64
+
+from ledger.facts import Facts
+from ledger.money import MAX_NANOS
+
+
+class Unreadable(Exception):
+    """A stream entry that cannot be an event; it is parked with its bytes and this reason, never dropped."""
+
+
+_decoder = msgspec.json.Decoder(Facts)
+_ENDS = ("settled", "voided", "abandoned", "late", "orphan")
+# What a charge was for. Not in it: seq, epoch, time and end, which differ when a lost event is posted again.
+_CHARGED_FOR = (
+    "account", "api_key", "model", "served_model", "provider", "dialect", "endpoint", "price_version",
+    "usage", "estimated", "charge_nanos", "shortfall_nanos",
+)  # fmt: skip
+
+
+def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
+    """The MongoDB document of a stream entry; Unreadable if it is not one of ours."""
+    try:
+        facts = _decoder.decode(entry[b"event"])
+        rid, end = entry[b"rid"].decode(), entry[b"end"].decode()
+        charge, shortfall = int(entry[b"charge"]), int(entry[b"short"])
+        at_us = int(entry[b"at"])
+        counts = {
+            "epoch": int(entry[b"epoch"]),
+            "seq": int(entry[b"seq"]),
+            "spent_after_nanos": int(entry[b"spent"]),
+        }
+    except (KeyError, ValueError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise Unreadable(type(error).__name__) from None
+    if end not in _ENDS or not 0 <= charge <= MAX_NANOS or not 0 <= shortfall <= MAX_NANOS:
+        raise Unreadable("a field is out of range")
+    fields = msgspec.structs.asdict(facts)
+    if end == "abandoned":
+        fields["quote_nanos"] = int(entry.get(b"hold", b"0"))
+    fields |= counts | {"charge_nanos": charge, "shortfall_nanos": shortfall}
+    digest = _digest(fields)
+    fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
+    at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000 // 1000 * 1000)
+    return {
+        "_id": f"{rid}:late" if end == "late" else rid,
+        "request_id": rid,
+        "end": end,
+        "at": at,
+        "day": at.strftime("%Y-%m-%d"),
+        "partition": partition,
+        **fields,
+        "admitted_us": Int64(facts.admitted_us),
+        "digest": digest,
+    }
+
+
+def public(document: dict[str, Any]) -> dict[str, Any]:
+    """A document as the admin API shows it (interfaces.md, a usage event)."""
+    shown = {name: value for name, value in document.items() if name not in _INTERNAL}
+    shown["at"] = document["at"].replace(tzinfo=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {name: int(value) if isinstance(value, Int64) else value for name, value in shown.items()}
+
+
+_INTERNAL = ("_id", "digest", "day", "purge_at", "admitted_us")
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    charged_for = {name: fields[name] for name in _CHARGED_FOR}
+    return hashlib.sha256(msgspec.json.encode(charged_for, order="sorted")).hexdigest()

@@ -1,0 +1,40 @@
+"""What the gateway knows of a request when it ends.
+
+Redis adds what only it knows (end, charge, shortfall, spent, epoch, seq, time) as stream fields and never looks inside.
+No field can hold content: each is a number, a flag, or a name that Weir or the operator chose.
+"""
+
+import msgspec
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway knows of a request when it ends, or, in an abandoned one, knew when it began."""
+
+    account: str
+    api_key: str
+    model: str
+    dialect: str
+    endpoint: str
+    price_version: int
+    streamed: bool
+    admitted_us: int = 0
+    outcome: str = "timed_out"
+    served_model: str | None = None
+    provider: str | None = None
+    upstream: str | None = None
+    status: int | None = None
+    estimated: bool = False
+    usage: dict[str, int | str] = {}
+    quote_nanos: int = 0
+    latency_ms: int | None = None
+    ttft_ms: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(facts: Facts) -> bytes:
+    """The event's opaque part, as it travels through Redis."""
+    return _encoder.encode(facts)

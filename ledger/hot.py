@@ -1,0 +1,236 @@
+"""The hot book: one typed function per script. Keys come from `keyspace`, replies are words, money is int nano-USD.
+
+Each raises Fenced when this server may not serve the partition (yet), and StoreUnavailable when Redis did not answer;
+after the latter the call may or may not have happened, and asking again with the same id is safe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from ledger import common_metrics, keyspace
+from ledger.link import Arg, Caller, Script
+
+ADMIT = Script("admit", "prelude_limits")
+SETTLE = Script("settle", "prelude_post")
+PROGRESS = Script("progress")
+SWEEP = Script("sweep", "prelude_post")
+GRANT = Script("grant")
+PUBLISH = Script("publish")
+ADOPT = Script("adopt")
+REOPEN = Script("reopen")
+SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN)
+
+LEASE_US = 45_000_000
+BACKLOG_BOUND = 1_000_000
+
+
+class Fenced(Exception):
+    """The partition is not open on this server: it is starting, was restarted, promoted or wiped."""
+
+
+class Unexpected(AssertionError):
+    """A script answered what its header does not list: our bug."""
+
+
+class Place(NamedTuple):
+    """Where an account's request lives: partition, account id, key id, key lineage id."""
+
+    partition: str
+    account: str
+    key: str
+    line: str
+
+
+class Versions(NamedTuple):
+    """The versions of key, account and config that a decision was made with."""
+
+    key: int
+    account: int
+    config: int
+
+
+class Admitted(NamedTuple):
+    """A hold was taken. `choice` indexes the amounts offered; the four `*_us` tell how much of a minute is in use."""
+
+    choice: int
+    amount_nanos: int
+    at_us: int
+    key_requests_us: int
+    key_tokens_us: int
+    account_requests_us: int
+    account_tokens_us: int
+
+
+class Refused(NamedTuple):
+    """No hold was taken and nothing was changed. `word` is the script's; `details` as in its header."""
+
+    word: str
+    details: tuple[str, ...]
+
+
+class Ended(NamedTuple):
+    """How a request ended: settled, voided, late, orphan, or `repeat` with what was charged the first time."""
+
+    end: str
+    charge_nanos: int
+    shortfall_nanos: int
+    seq: int
+
+
+class Old(NamedTuple):
+    """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What admit is asked for: amounts to hold, dearest first, and what the request will use of the token rate."""
+
+    amounts_nanos: Sequence[int]
+    tokens: int
+    keep_nanos: int | Literal["hold"] = 0
+    facts: bytes = b"{}"
+
+
+async def admit(
+    redis: Caller, place: Place, rid: str, versions: Versions, offer: Offer, *, lease_us: int = LEASE_US
+) -> Admitted | Refused:
+    """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
+    keys = (
+        keyspace.meta(place.partition),
+        keyspace.api_key(place.partition, place.key),
+        keyspace.account(place.partition, place.account),
+        keyspace.line(place.partition, place.line),
+        keyspace.hold(place.partition, rid),
+        keyspace.due(place.partition),
+        keyspace.usage(place.partition),
+    )
+    who = f"{place.account} {place.key} {place.line}"
+    args: list[Arg] = [
+        rid,
+        *versions,
+        lease_us,
+        offer.tokens,
+        BACKLOG_BOUND,
+        offer.keep_nanos,
+        who,
+        offer.facts,
+    ]
+    reply = await redis.run(ADMIT, keys, [*args, *offer.amounts_nanos])
+    if reply[0] == b"OK":
+        return Admitted(int(reply[1]) - 1, *map(int, reply[2:8]))
+    word = _word(reply)
+    return Refused(word, tuple(part.decode() for part in reply[1:]))
+
+
+async def settle(
+    redis: Caller,
+    place: Place,
+    rid: str,
+    *,
+    cost_nanos: int,
+    event: bytes,
+    admitted_us: int,
+    tokens: int | None = None,
+    void: bool = False,
+) -> Ended | Old:
+    """End a request for good. Idempotent by rid; `event` is opaque to Redis (see `events`)."""
+    args: list[Arg] = [rid, "voided" if void else "settled", cost_nanos, "" if tokens is None else tokens]
+    reply = await redis.run(SETTLE, _ending_keys(place, rid), [*args, event, admitted_us])
+    word = _word(reply)
+    if word == "OK":
+        return Ended(reply[1].decode(), int(reply[2]), int(reply[3]), int(reply[4]))
+    if word == "REPEAT":
+        return Ended("repeat", int(reply[1] or 0), int(reply[2] or 0), 0)
+    if word == "OLD":
+        return Old()
+    raise Unexpected(word)
+
+
+async def progress(
+    redis: Caller, place: Place, rid: str, *, used_nanos: int, lease_us: int = LEASE_US
+) -> Literal["OK", "STOP", "GONE"]:
+    """Renew a lease and report the cost so far. GONE is no reason to cut a request: carry on, and settle late."""
+    keys = (
+        keyspace.meta(place.partition),
+        keyspace.hold(place.partition, rid),
+        keyspace.due(place.partition),
+    )
+    word = _word(await redis.run(PROGRESS, keys, [rid, used_nanos, lease_us]))
+    if word in ("OK", "STOP", "GONE"):
+        return word  # type: ignore[return-value]
+    raise Unexpected(word)
+
+
+async def sweep(redis: Caller, place: Place, rid: str) -> Ended | None:
+    """Abandon one request whose lease has ended; None if it is not due or ended meanwhile."""
+    reply = await redis.run(SWEEP, _ending_keys(place, rid), [rid])
+    if _word(reply) == "OK":
+        return Ended("abandoned", *map(int, reply[1:4]))
+    return None
+
+
+async def grant(
+    redis: Caller, partition: str, account: str, *, number: int, credited_nanos: int
+) -> Literal["OK", "REPEAT", "RANGE"]:
+    """Put money in: `credited_nanos` is the account's total after grant `number`; a lower number changes nothing."""
+    keys = (keyspace.meta(partition), keyspace.account(partition, account))
+    word = _word(await redis.run(GRANT, keys, [number, str(credited_nanos)]))
+    if word in ("OK", "REPEAT", "RANGE"):
+        return word  # type: ignore[return-value]
+    raise Unexpected(word)
+
+
+async def publish(redis: Caller, partition: str, record: str, version: int, fields: dict[str, str]) -> bool:
+    """Put a record's newer version in force; True if it was not already. `record` is its key; '' removes a field."""
+    field = "config" if record == keyspace.meta(partition) else "ver"
+    flat = [word for pair in fields.items() for word in pair]
+    reply = await redis.run(PUBLISH, (keyspace.meta(partition), record), [field, version, *flat])
+    return _word(reply) == "OK"
+
+
+async def adopt(
+    redis: Caller, place: Place, rid: str, *, abandoned: bool, charge_nanos: int, shortfall_nanos: int
+) -> bool:
+    """Reopening: take over an event that MongoDB has and this server lost; True if it was not known."""
+    keys = _ending_keys(place, rid)[:5]
+    args = [rid, "X" if abandoned else "S", charge_nanos, shortfall_nanos]
+    return _word(await redis.run(ADOPT, keys, args)) == "OK"
+
+
+async def reopen(
+    redis: Caller,
+    partition: str,
+    step: Literal["take", "recover", "open"],
+    *,
+    term: int,
+    epoch: int = 0,
+    config: int = 0,
+    instance: str = "",
+    lease_us: int = LEASE_US,
+) -> Literal["OK", "TERM", "LOST"]:
+    """One step of letting this server serve a partition; `term` is the leader's fencing token."""
+    keys = (keyspace.meta(partition), keyspace.due(partition))
+    word = _word(await redis.run(REOPEN, keys, [step, term, lease_us, epoch, config, instance]))
+    if word in ("OK", "TERM", "LOST"):
+        return word  # type: ignore[return-value]
+    raise Unexpected(word)
+
+
+def _ending_keys(place: Place, rid: str) -> tuple[str, ...]:
+    return (
+        keyspace.meta(place.partition),
+        keyspace.account(place.partition, place.account),
+        keyspace.line(place.partition, place.line),
+        keyspace.hold(place.partition, rid),
+        keyspace.due(place.partition),
+        keyspace.usage(place.partition),
+    )
+
+
+def _word(reply: Any) -> str:
+    word: str = reply[0].decode()
+    if word == "FENCED":
+        common_metrics.FENCED.inc()
+        raise Fenced
+    return word

@@ -1,0 +1,62 @@
+"""API keys: `weir_<partition><key id>_<secret><checksum>`, kept only as a keyed digest.
+
+The partition (two hex digits) is the account's, so a script finds its slot without a lookup. The checksum lets junk be
+refused without a round trip. The secret has 190 random bits, so a fast hash is right: slow ones are for passwords.
+"""
+
+import hmac
+import re
+import secrets
+import zlib
+from typing import NamedTuple
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_ID_CHARS = 12
+_SECRET_CHARS = 32  # 32 x log2(62) = 190.5 bits
+_CHECKSUM_CHARS = 6  # 62^6 > 2^32
+_FORM = re.compile(rb"weir_([0-9a-f]{2})([a-z2-7]{12})_[0-9A-Za-z]{38}\Z")
+
+KEY_LENGTH = len("weir_") + 2 + _ID_CHARS + 1 + _SECRET_CHARS + _CHECKSUM_CHARS
+
+
+class KeyId(NamedTuple):
+    """Where a key's record lies: its partition (two hex digits) and its id. Neither is secret."""
+
+    partition: str
+    id: str
+
+
+def mint(partition: str) -> tuple[str, str]:
+    """A new key for an account on `partition`: (the key, shown once; its id)."""
+    key_id = new_id()
+    secret = "".join(secrets.choice(_BASE62) for _ in range(_SECRET_CHARS))
+    body = f"weir_{partition}{key_id}_{secret}"
+    return body + _checksum(body.encode()), key_id
+
+
+def new_id() -> str:
+    """60 random bits that are safe in a URL, a file name and a Redis key."""
+    return "".join(secrets.choice(_BASE32) for _ in range(_ID_CHARS))
+
+
+def parse(key: bytes) -> KeyId | None:
+    """The partition and id of a well-formed key, or None for anything that no operator can have issued."""
+    match = _FORM.match(key)
+    if match is None or _checksum(key[:-_CHECKSUM_CHARS]).encode() != key[-_CHECKSUM_CHARS:]:
+        return None
+    return KeyId(match[1].decode(), match[2].decode())
+
+
+def digest(pepper: bytes, key: bytes) -> str:
+    """What is kept of a key: HMAC-SHA256 under a pepper that never lies beside it in the clear."""
+    return hmac.digest(pepper, key, "sha256").hex()
+
+
+def _checksum(body: bytes) -> str:
+    number = zlib.crc32(body)
+    digits = []
+    for _ in range(_CHECKSUM_CHARS):
+        number, digit = divmod(number, 62)
+        digits.append(_BASE62[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,52 @@
+"""Every Redis key that Weir uses (design.md section 5). `w1` is the number of the schema, not of the release.
+
+All keys of one account carry the same hash tag `{pXX}`, so a script touches one slot and a cluster needs no lookup.
+"""
+
+SCHEMA = "w1"
+PARTITIONS = tuple(f"{n:02x}" for n in range(256))
+CONSUMER_GROUP = "ledger"
+
+
+def _key(partition: str, name: str) -> str:
+    return f"{SCHEMA}:{{p{partition}}}:{name}"
+
+
+def meta(partition: str) -> str:
+    """Hash: server, state, epoch, seq, config, floor, instance, term."""
+    return _key(partition, "meta")
+
+
+def api_key(partition: str, key_id: str) -> str:
+    """Hash: digest, pepper, account, line, version, status, expires_us, policy, and its limits."""
+    return _key(partition, f"key:{key_id}")
+
+
+def line(partition: str, line_id: str) -> str:
+    """Hash: a key lineage's counters, which rotation does not reset: live, rate states, spend-cap periods."""
+    return _key(partition, f"line:{line_id}")
+
+
+def account(partition: str, account_id: str) -> str:
+    """Hash: avail, held, credited, spent, grant, live, rate states, version, status, policy, and its limits."""
+    return _key(partition, f"acct:{account_id}")
+
+
+def hold(partition: str, rid: str) -> str:
+    """Hash: a request's state H, S or X, and what is needed to end it."""
+    return _key(partition, f"hold:{rid}")
+
+
+def due(partition: str) -> str:
+    """Sorted set: request id -> the microsecond at which its lease ends."""
+    return _key(partition, "due")
+
+
+def usage(partition: str) -> str:
+    """Stream of usage events; an entry is deleted only once MongoDB has it, never trimmed by length."""
+    return _key(partition, "usage")
+
+
+def config(version: int) -> str:
+    """String: the immutable catalogue of that version."""
+    return f"{SCHEMA}:config:{version}"

@@ -1,0 +1,62 @@
+#!lua
+-- Hold the money for one request, or say why not. Every check comes before the first write: a refusal changes nothing.
+-- KEYS 1 meta  2 key  3 account  4 line  5 hold  6 due  7 usage
+-- ARGV 1 rid  2 key version  3 account version  4 config version  5 lease us  6 token estimate  7 backlog bound
+--      8 least charge if abandoned ('hold': all of it)  9 "account key line", for the sweeper  10 facts for its event
+--      11.. amounts to hold, dearest first
+-- {OK, which amount (from 1), amount, now us, us in use: key requests, key tokens, account requests, account tokens}
+-- {FENCED} {ENDED} {STALE} {REVOKED} {EXPIRED} {SUSPENDED, status} {BACKLOG} {CONCURRENCY, scope, limit}
+-- {RATE, scope, kind, wait us} {CAP, period, needed, left} {FUNDS, needed, available}
+local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'config')
+if fenced(m) then return {'FENCED'} end
+local h = redis.call('HMGET', KEYS[5], 'st', 'n', 'amt', 'at')
+if h[1] == 'H' then return {'OK', h[2], h[3], h[4], '0', '0', '0', '0'} elseif h[1] then return {'ENDED'} end
+local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
+if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
+for i = 11, #ARGV do if not whole(ARGV[i]) then return redis.error_reply('EARG') end end
+local k = redis.call('HMGET', KEYS[2], 'ver', 'status', 'exp', 'rpm', 'tpm', 'conc', 'dcap', 'mcap')
+local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc')
+if k[1] ~= ARGV[2] or a[1] ~= ARGV[3] or m[3] ~= ARGV[4] then return {'STALE'} end
+local now = now_us()
+if k[2] ~= 'active' then return {'REVOKED'} end
+if k[3] and tonumber(k[3]) <= now then return {'EXPIRED'} end
+if a[2] ~= 'active' then return {'SUSPENDED', a[2]} end
+if redis.call('XLEN', KEYS[7]) >= bound then return {'BACKLOG'} end
+redis.call('ZSCORE', KEYS[6], ARGV[1]) -- a wrong type fails here, before the first write
+local l = redis.call('HMGET', KEYS[4], 'live', 'rt', 'tt', 'day', 'dsum', 'month', 'msum')
+local live, alive = tonumber(l[1] or '0'), tonumber(a[5] or '0')
+if k[6] and live >= tonumber(k[6]) then return {'CONCURRENCY', 'key', k[6]} end
+if a[10] and alive >= tonumber(a[10]) then return {'CONCURRENCY', 'account', a[10]} end
+local wait, scope, kind = 0, '', ''
+local function gcra(tat, limit, n, who, what) -- the new state and the microseconds that it adds
+  if not limit then return now, 0 end
+  local cost = math.ceil(math.min(n, limit) * MINUTE / limit)
+  tat = math.min(math.max(tonumber(tat or '0'), now), now + MINUTE) -- a clock that stepped locks out for a minute at most
+  local over = tat + cost - now - MINUTE
+  if over > wait then wait, scope, kind = over, who, what end
+  return tat + cost, cost
+end
+local lr = gcra(l[2], tonumber(k[4]), 1, 'key', 'requests')
+local lt, lus = gcra(l[3], tonumber(k[5]), tokens, 'key', 'tokens')
+local ar = gcra(a[6], tonumber(a[8]), 1, 'account', 'requests')
+local at, aus = gcra(a[7], tonumber(a[9]), tokens, 'account', 'tokens')
+if wait > 0 then return {'RATE', scope, kind, S(wait)} end
+local day, month, dsum, msum = periods(now, l[4], l[5], l[6], l[7])
+local avail = tonumber(a[3] or '0')
+local room, cap = avail, 'day'
+if k[7] and tonumber(k[7]) - dsum < room then room = tonumber(k[7]) - dsum end
+if k[8] and tonumber(k[8]) - msum < room then room, cap = tonumber(k[8]) - msum, 'month' end
+local n = #ARGV
+for i = 11, #ARGV - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end end
+local amount = tonumber(ARGV[n])
+if amount > avail then return {'FUNDS', S(amount), S(avail)} end
+if amount > room then return {'CAP', cap, S(amount), S(math.max(room, 0))} end
+-- Nothing below this line can fail.
+redis.call('HSET', KEYS[5], 'st', 'H', 'n', S(n - 10), 'amt', S(amount), 'at', S(now), 'used', '0', 'tokens', S(tokens),
+  'lus', S(lus), 'aus', S(aus), 'day', S(day), 'month', S(month), 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])
+redis.call('ZADD', KEYS[6], S(now + lease), ARGV[1])
+redis.call('HSET', KEYS[3], 'avail', S(avail - amount), 'held', S(tonumber(a[4] or '0') + amount), 'live', S(alive + 1),
+  'rt', S(ar), 'tt', S(at))
+redis.call('HSET', KEYS[4], 'live', S(live + 1), 'rt', S(lr), 'tt', S(lt), 'day', S(day), 'dsum', S(dsum + amount),
+  'month', S(month), 'msum', S(msum + amount))
+return {'OK', S(n - 10), S(amount), S(now), S(lr - now), S(lt - now), S(ar - now), S(at - now)}

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- Reopening: take over one event that MongoDB has and this server lost. Never makes an event; idempotent by the mark.
+-- KEYS 1 meta  2 account  3 line  4 hold  5 due
+-- ARGV 1 rid  2 S|X (how the request stands after it)  3 charge  4 shortfall (sums over the request's events)
+-- {OK}  {REPEAT}  {FENCED}: only while the partition is being rebuilt
+local m = redis.call('HMGET', KEYS[1], 'server', 'state')
+if m[1] ~= server() or m[2] ~= 'rebuild' then return {'FENCED'} end
+local charge, short = whole(ARGV[3]), whole(ARGV[4])
+if not charge or not short or (ARGV[2] ~= 'S' and ARGV[2] ~= 'X') then return redis.error_reply('EARG') end
+local h = redis.call('HMGET', KEYS[4], 'st', 'amt', 'charge')
+if h[1] == 'S' or h[1] == ARGV[2] then return {'REPEAT'} end
+local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
+local live = tonumber(redis.call('HGET', KEYS[3], 'live') or '0')
+redis.call('ZSCORE', KEYS[5], ARGV[1])
+local hold, one = 0, 0
+if h[1] == 'H' then hold, one = tonumber(h[2]), 1 end
+local more = charge - tonumber(h[3] or '0') -- an abandoned request's first charge is in the totals already
+redis.call('HSET', KEYS[2], 'avail', S(tonumber(a[1] or '0') + hold - more), 'held', S(tonumber(a[2] or '0') - hold),
+  'live', S(tonumber(a[3] or '0') - one))
+redis.call('HINCRBY', KEYS[2], 'spent', S(more))
+if one == 1 then redis.call('HSET', KEYS[3], 'live', S(live - 1)) end
+redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('HSET', KEYS[4], 'st', ARGV[2], 'charge', S(charge), 'short', S(short))
+redis.call('PEXPIRE', KEYS[4], MARK_MS)
+return {'OK'}

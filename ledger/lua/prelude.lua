@@ -1,0 +1,22 @@
+-- Shared by every script. Money is whole nano-USD, at most CAP; time is the server's, in microseconds.
+local CAP, MINUTE = 9007199254740991, 60000000
+local MARK_MS = 3600000 -- how long an ended request is remembered, so that a repeat is answered and not posted
+local function S(n) return string.format('%.0f', n + 0) end -- never '..' or tostring: they lose digits; + 0 mends -0
+local function whole(s)
+  local n = string.find(s, '^%d+$') and tonumber(s)
+  return n and n <= CAP and n or nil
+end
+local function now_us() local t = redis.call('TIME'); return t[1] * 1000000 + t[2] end
+-- The server names itself; nothing a client sends takes part (design.md section 5, Fence).
+local function server() return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') end
+local function fenced(m, and_recover) -- m: {server, state, ...} of the partition's meta
+  if m[1] ~= server() then return true end
+  return not (m[2] == 'open' or (and_recover and m[2] == 'recover'))
+end
+-- x - y for non-negative decimal strings up to int64, exact where the difference is below 2^53.
+local function minus(x, y)
+  local function split(s) return tonumber(string.sub(s, 1, -10)) or 0, tonumber(string.sub(s, -9)) end
+  local xh, xl = split(x)
+  local yh, yl = split(y)
+  return (xh - yh) * 1000000000 + (xl - yl)
+end

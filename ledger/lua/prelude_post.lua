@@ -1,0 +1,35 @@
+-- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
+-- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short}; m: {server, state, epoch}.
+local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short'}
+local function moved(tat, us, ratio, now) -- a rate state after the estimate turned out `ratio` times as large
+  return math.max(math.min(tonumber(tat or '0') + math.floor(us * (ratio - 1)), now + MINUTE), 0)
+end
+local function post(kind, rid, m, h, cost, tokens, event)
+  local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt')
+  local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
+  redis.call('XLEN', KEYS[6]); redis.call('ZSCORE', KEYS[5], rid) -- wrong types fail here, before the first write
+  local now, holding = now_us(), h[1] == 'H'
+  local hold = holding and tonumber(h[2]) or 0
+  local can = tonumber(a[1] or '0') + hold
+  local charge = math.min(cost, can) -- available never drops below zero; the rest is the operator's shortfall
+  local one, us_l, us_a, ratio = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1
+  if holding and tokens and tonumber(h[5]) > 0 then ratio = tokens / tonumber(h[5]) end
+  -- Nothing below this line can fail.
+  local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+  redis.call('HSET', KEYS[2], 'avail', S(can - charge), 'held', S(tonumber(a[2] or '0') - hold),
+    'live', S(tonumber(a[3] or '0') - one), 'tt', S(moved(a[4], us_a, ratio, now)))
+  redis.call('HINCRBY', KEYS[2], 'spent', S(charge))
+  local lf = {'live', S(tonumber(l[1] or '0') - one), 'tt', S(moved(l[2], us_l, ratio, now))}
+  if h[8] and l[3] == h[8] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = S(math.max(tonumber(l[4]) + charge - hold, 0)) end
+  if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = S(math.max(tonumber(l[6]) + charge - hold, 0)) end
+  redis.call('HSET', KEYS[3], unpack(lf))
+  redis.call('XADD', KEYS[6], '*', 'seq', S(seq), 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', S(charge),
+    'short', S(cost - charge), 'hold', S(hold), 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(now), 'event', event)
+  redis.call('ZREM', KEYS[5], rid)
+  return charge, cost - charge, seq
+end
+local function mark(state, charge, short) -- remember how the request ended; the sum over its events
+  redis.call('HSET', KEYS[4], 'st', state, 'charge', S(charge), 'short', S(short))
+  redis.call('HDEL', KEYS[4], 'facts')
+  redis.call('PEXPIRE', KEYS[4], MARK_MS)
+end

@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Let this server serve the partition: `take` it for rebuilding, let settles in (`recover`), then `open` it.
+-- KEYS 1 meta  2 due
+-- ARGV 1 take|recover|open  2 term (fencing token of the leader's lease)  3 lease us  4 epoch  5 config version  6 instance
+-- {OK, server}  {TERM}: a later leader has taken over  {LOST}: the server changed since `take`: begin again
+local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'term', 'epoch', 'seq', 'config', 'instance')
+local term, me = whole(ARGV[2]), server()
+if not term then return redis.error_reply('EARG') end
+if term < tonumber(m[3] or '0') then return {'TERM'} end
+if ARGV[1] == 'take' then
+  redis.call('HSET', KEYS[1], 'server', me, 'state', 'rebuild', 'term', ARGV[2])
+  return {'OK', me}
+end
+if m[1] ~= me or m[3] ~= ARGV[2] or not (m[2] == 'rebuild' or m[2] == 'recover') then return {'LOST'} end
+if ARGV[1] == 'recover' then
+  redis.call('HSET', KEYS[1], 'state', 'recover', 'epoch', ARGV[4], 'seq', '0', 'config', ARGV[5], 'instance', ARGV[6])
+  return {'OK', me}
+end
+local floor = now_us() + whole(ARGV[3])
+for _, rid in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', S(floor))) do
+  redis.call('ZADD', KEYS[2], 'XX', S(floor), rid)
+end
+redis.call('HSET', KEYS[1], 'state', 'open')
+return {'OK', me}

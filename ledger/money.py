@@ -1,0 +1,64 @@
+"""Money is whole nano-USD; prices are whole pico-USD per so many units; one function rounds, once.
+
+A balance, hold or charge is an `int` of nano-USD whose name ends in `_nanos`. Every value that a Lua script compares is
+at most `MAX_NANOS`: Lua numbers are doubles, exact up to 2^53 - 1 ($9,007,199.25).
+"""
+
+import math
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import NewType
+
+Nanos = NewType("Nanos", int)
+
+NANOS_PER_USD = 10**9
+PICOS_PER_NANO = 1_000
+PICOS_PER_USD = 10**12
+MAX_NANOS = 2**53 - 1
+
+
+class AmountError(ValueError):
+    """An amount that a person typed cannot be used; the message says why."""
+
+
+def parse_usd(text: str, *, scale: int = NANOS_PER_USD) -> int:
+    """Whole units of 1/`scale` USD from a decimal string such as "12.50"; exact, or AmountError.
+
+    Nothing is rounded: an amount finer than the scale is refused, so what was typed is what is booked.
+    """
+    try:
+        value = Decimal(text.strip())
+    except (InvalidOperation, AttributeError):
+        raise AmountError(f"{text!r} is not an amount in USD; write it like 12.50") from None
+    if not value.is_finite():
+        raise AmountError(f"{text!r} is not a finite amount")
+    if abs(value) > MAX_NANOS:
+        raise AmountError(f"{text!r} is out of range")
+    scaled = value * scale
+    if scaled != scaled.to_integral_value():
+        raise AmountError(f"{text!r} is finer than 1/{scale} USD")
+    return int(scaled)
+
+
+def format_usd(nanos: int) -> str:
+    """Nano-USD as a decimal string: at least two decimals, no more than it takes to be exact."""
+    sign = "-" if nanos < 0 else ""
+    whole, part = divmod(abs(nanos), NANOS_PER_USD)
+    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{whole}.{decimals}"
+
+
+def round_up_to_nanos(parts: Iterable[tuple[int, int, int]]) -> Nanos:
+    """The one rounding: the exact sum of quantity x pico-USD / unit over `parts`, rounded up to a nano-USD.
+
+    Each part is (quantity, pico-USD per `unit`, unit). Rounding up once per request costs a caller less than one
+    nano-USD, and a hold made by the same function is never below the charge (design.md section 6).
+    """
+    numerator, denominator = 0, 1
+    for quantity, picos, unit in parts:
+        if denominator % unit:
+            grown = math.lcm(denominator, unit)
+            numerator *= grown // denominator
+            denominator = grown
+        numerator += quantity * picos * (denominator // unit)
+    return Nanos(-(-numerator // (denominator * PICOS_PER_NANO)))

@@ -1,0 +1,149 @@
+"""From truth to force: what MongoDB says, put into Redis. Every step may be repeated; a later version always wins.
+
+Raises Fenced or StoreUnavailable when Redis cannot take it now; the truth stays `dirty` and `complete_pending` (the
+worker's loop) puts it in force later.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+import msgspec
+
+from ledger import catalogue, hot, keyspace
+from ledger.cold import ColdBook, Document
+from ledger.hot import Fenced
+from ledger.link import Link, StoreUnavailable
+from ledger.policy import AccountPolicy, AccountRecord, KeyPolicy, KeyRecord, Limits
+from ledger.prices import Price
+from ledger.vault import Vault
+
+_OLD_CONFIG_S = 86_400
+
+
+async def account(redis: Link, document: Document) -> bool:
+    """Put an account's policy and credited total in force; False if the balance would be too large to count."""
+    record = AccountRecord(
+        status=document["status"],
+        policy=msgspec.convert(document["policy"], AccountPolicy),
+        limits=msgspec.convert(document["limits"], Limits),
+    )
+    key = keyspace.account(document["partition"], document["_id"])
+    await hot.publish(redis, document["partition"], key, document["version"], record.fields())
+    return not document["grant_number"] or await grants(redis, document) != "RANGE"
+
+
+async def grants(redis: Link, document: Document) -> str:
+    """Put an account's credited total in force: OK, REPEAT, or RANGE if the balance would be too large to count."""
+    return await hot.grant(
+        redis,
+        document["partition"],
+        document["_id"],
+        number=document["grant_number"],
+        credited_nanos=document["credited_nanos"],
+    )
+
+
+async def api_key(redis: Link, document: Document) -> None:
+    """Put an API key's policy and status in force."""
+    record = KeyRecord(
+        digest=document["digest"],
+        pepper=document["pepper"],
+        account=document["account"],
+        line=document["line"],
+        status=document["status"],
+        policy=msgspec.convert(document["policy"], KeyPolicy),
+        limits=msgspec.convert(document["limits"], Limits),
+        expires_us=document.get("expires_us"),
+    )
+    key = keyspace.api_key(document["partition"], document["_id"])
+    await hot.publish(redis, document["partition"], key, document["version"], record.fields())
+
+
+async def account_is_clean(cold: ColdBook, document: Document) -> None:
+    """Note that this version of an account is in force, unless it has changed again meanwhile."""
+    same = {name: document[name] for name in ("_id", "version", "grant_number")}
+    await cold.accounts.update_one(same, {"$set": {"dirty": False}})
+
+
+async def key_is_clean(cold: ColdBook, document: Document) -> None:
+    await cold.api_keys.update_one({"_id": document["_id"], "version": document["version"]}, {"$set": {"dirty": False}})
+
+
+async def ensure_pepper(cold: ColdBook, vault: Vault) -> str:
+    """The version of the pepper for new keys, made if there is none yet."""
+    newest = await cold.peppers.find_one(sort=[("number", -1)])
+    if newest is None:
+        purpose = catalogue.pepper_purpose("1")
+        sealed = vault.seal(os.urandom(32), purpose=purpose)
+        await cold.peppers.update_one({"_id": "1"}, {"$setOnInsert": {"number": 1, "sealed": sealed}}, upsert=True)
+        await cold.config_changed()
+        return "1"
+    return str(newest["_id"])
+
+
+async def config(cold: ColdBook, redis: Link) -> int:
+    """Build the catalogue of the current config version, and put it in force on every partition; the version."""
+    # One snapshot, or a model that was just added could be read beside upstreams that do not have its own yet.
+    async with cold.client.start_session(snapshot=True) as session:
+        single = await cold.singles.find_one({"_id": "config"}, session=session)
+        assert single is not None
+        version = int(single["version"])
+        text = catalogue.encode(await build(cold, version, session))
+    await redis.command("SET", keyspace.config(version), text)
+    await asyncio.gather(*(hot.publish(redis, p, keyspace.meta(p), version, {}) for p in keyspace.PARTITIONS))
+    await cold.singles.update_one({"_id": "config"}, {"$max": {"published": version}})
+    if version > 1:
+        await redis.command("EXPIRE", keyspace.config(version - 1), _OLD_CONFIG_S)
+    return version
+
+
+async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.Catalogue:
+    """The catalogue as MongoDB has it now, under this version."""
+    upstreams = {
+        d["_id"]: catalogue.Upstream(
+            id=d["_id"],
+            name=d["name"],
+            provider=d["provider"],
+            base_url=d["base_url"],
+            credential=d["credential"],
+            on_client_left=d["on_client_left"],
+            weight=d["weight"],
+            priority=d["priority"],
+        )
+        async for d in cold.upstreams.find(session=session)
+    }
+    models = {
+        d["_id"]: catalogue.Model(
+            name=d["_id"],
+            targets=tuple(catalogue.Target(t["upstream"], t["model"]) for t in d["targets"]),
+            price=Price(version=d["price_version"], rates={name: int(picos) for name, picos in d["rates"].items()}),
+            max_output_tokens=d["max_output_tokens"],
+            max_input_tokens=d["max_input_tokens"],
+            reasons=d.get("reasons", False),
+        )
+        async for d in cold.models.find(session=session)
+    }
+    peppers = {d["_id"]: d["sealed"] async for d in cold.peppers.find(session=session)}
+    return catalogue.Catalogue(version, models, upstreams, peppers)
+
+
+async def complete_pending(cold: ColdBook, redis: Link) -> int:
+    """Put in force whatever could not be when it was written; how many records were."""
+    done = 0
+    async for document in cold.accounts.find({"dirty": True}).limit(1000):
+        if await account(redis, document):
+            await account_is_clean(cold, document)
+            done += 1
+    async for document in cold.api_keys.find({"dirty": True}).limit(1000):
+        await api_key(redis, document)
+        await key_is_clean(cold, document)
+        done += 1
+    single = await cold.singles.find_one({"_id": "config"})
+    if single is not None and single["published"] < single["version"]:
+        await config(cold, redis)
+        done += 1
+    return done
+
+
+UNAVAILABLE = (Fenced, StoreUnavailable)

@@ -1,0 +1,159 @@
+"""Reopening: the steps by which a server that restarted, was promoted or was emptied serves a partition again.
+
+The worker that holds the lease does them (design.md section 5): take the partition; adopt what MongoDB has beyond it;
+put grants, policies and config in force; close the old epoch; let settles in; move the leases; open.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import BulkWriteError
+
+from ledger import hot, keyspace, publish
+from ledger.cold import DUPLICATE_KEY, ColdBook
+from ledger.hot import Place
+from ledger.link import Link
+
+
+class Refused(Exception):
+    """The servers do not belong together; a person must look. The message is one line with both ids."""
+
+
+class Superseded(Exception):
+    """Another worker leads now, or the server changed again: begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a partition says of itself; `server` is None where there is no meta at all."""
+
+    partition: str
+    server: str | None
+    state: str
+    epoch: int
+    seq: int
+    config: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one reopening did."""
+
+    partitions: int
+    rebuilt: int
+    adopted: int
+
+
+async def closed_partitions(redis: Link) -> list[Meta]:
+    """The partitions that the server at hand may not serve."""
+    info = await redis.command("INFO", "replication")
+    server = next(line.split(b":")[1].strip() for line in info.splitlines() if line.startswith(b"master_replid:"))
+    metas = await asyncio.gather(*(_meta(redis, p) for p in keyspace.PARTITIONS))
+    return [meta for meta in metas if meta.server != server.decode() or meta.state != "open"]
+
+
+async def reopen(cold: ColdBook, redis: Link, closed: list[Meta], *, term: int) -> Report:
+    """Open every partition of `closed`; Refused, Superseded, or what the servers raise."""
+    single = await cold.singles.find_one({"_id": "instance"})
+    assert single is not None
+    instance = str(single["id"])
+    last = await _last_events(cold)
+    for meta in closed:
+        _check_identity(meta, instance, empty=not last and await cold.accounts.find_one() is None)
+    await asyncio.gather(*(_step(redis, meta.partition, "take", term=term) for meta in closed))
+    adopted = sum(await asyncio.gather(*(_adopt_lost(cold, redis, meta) for meta in closed if meta.partition in last)))
+    await _records(cold, redis, closed)
+    config = await publish.config(cold, redis)
+    await _close_epochs(cold, closed, last)
+    next_epoch = {meta.partition: max(meta.epoch, last.get(meta.partition, (0, 0))[0]) + 1 for meta in closed}
+    common = {"term": term, "config": config, "instance": instance}
+    await asyncio.gather(*(_step(redis, p, "recover", epoch=epoch, **common) for p, epoch in next_epoch.items()))
+    await asyncio.gather(*(_step(redis, meta.partition, "open", term=term) for meta in closed))
+    return Report(len(closed), sum(meta.server is None for meta in closed), adopted)
+
+
+def _check_identity(meta: Meta, instance: str, *, empty: bool) -> None:
+    if meta.instance and meta.instance != instance:
+        raise Refused(
+            f"Redis belongs to installation {meta.instance} and MongoDB to {instance}: one of the URLs is wrong, "
+            "or one of the two was restored from elsewhere"
+        )
+    if meta.seq > 0 and empty:
+        raise Refused(f"Redis has booked {meta.seq} events and MongoDB ({instance}) is empty: is WEIR_MONGO_URL right?")
+
+
+async def _meta(redis: Link, partition: str) -> Meta:
+    names = ("server", "state", "epoch", "seq", "config", "instance")
+    raw: list[bytes | None] = await redis.command("HMGET", keyspace.meta(partition), *names)
+    server, state, epoch, seq, config, instance = (value.decode() if value else "" for value in raw)
+    return Meta(partition, server or None, state, int(epoch or 0), int(seq or 0), int(config or 0), instance)
+
+
+async def _step(redis: Link, partition: str, step: Any, **arguments: Any) -> None:
+    word = await hot.reopen(redis, partition, step, **arguments)
+    if word != "OK":
+        raise Superseded(word)
+
+
+async def _last_events(cold: ColdBook) -> dict[str, tuple[int, int]]:
+    """Per partition, the (epoch, seq) of the last event that MongoDB has."""
+    pipeline: list[dict[str, Any]] = [
+        {"$sort": {"partition": 1, "epoch": -1, "seq": -1}},
+        {"$group": {"_id": "$partition", "epoch": {"$first": "$epoch"}, "seq": {"$first": "$seq"}}},
+    ]
+    cursor = await cold.usage.aggregate(pipeline)
+    return {row["_id"]: (row["epoch"], row["seq"]) async for row in cursor}
+
+
+async def _adopt_lost(cold: ColdBook, redis: Link, meta: Meta) -> int:
+    """Step 2: events that MongoDB has beyond Redis's (epoch, seq), in order, each once."""
+    beyond = {
+        "partition": meta.partition,
+        "$or": [{"epoch": {"$gt": meta.epoch}}, {"epoch": meta.epoch, "seq": {"$gt": meta.seq}}],
+    }
+    adopted = 0
+    async for event in cold.usage.find(beyond).sort([("epoch", 1), ("seq", 1)]):
+        line = await cold.api_keys.find_one({"_id": event["api_key"]}, {"line": 1})
+        place = Place(meta.partition, event["account"], event["api_key"], line["line"] if line else event["api_key"])
+        first = await cold.usage.find_one({"_id": event["request_id"]}) if event["end"] == "late" else None
+        adopted += await hot.adopt(
+            redis,
+            place,
+            event["request_id"],
+            abandoned=event["end"] == "abandoned",
+            charge_nanos=event["charge_nanos"] + (first["charge_nanos"] if first else 0),
+            shortfall_nanos=event["shortfall_nanos"] + (first["shortfall_nanos"] if first else 0),
+        )
+    return adopted
+
+
+async def _records(cold: ColdBook, redis: Link, closed: list[Meta]) -> None:
+    """Step 3: accounts (with what they were credited) and keys, a batch at a time; what is in force already stays."""
+    partitions = {"partition": {"$in": [meta.partition for meta in closed]}}
+    for collection, put in ((cold.accounts, publish.account), (cold.api_keys, publish.api_key)):
+        batch = []
+        async for document in collection.find(partitions):
+            batch.append(put(redis, document))
+            if len(batch) == 1000:
+                await asyncio.gather(*batch)
+                batch = []
+        await asyncio.gather(*batch)
+
+
+async def _close_epochs(cold: ColdBook, closed: list[Meta], last: dict[str, tuple[int, int]]) -> None:
+    """Step 4: record at which seq each old epoch closed, so that a gap in it is known and not guessed."""
+    documents = []
+    for meta in closed:
+        epoch, seq = last.get(meta.partition, (0, 0))
+        closed_at = max(meta.seq, seq if epoch == meta.epoch else 0)
+        if meta.epoch:
+            _id = f"{meta.partition}:{meta.epoch}"
+            documents.append({"_id": _id, "partition": meta.partition, "epoch": meta.epoch, "closed_at_seq": closed_at})
+    try:
+        if documents:
+            await cold.epochs.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if any(problem["code"] != DUPLICATE_KEY for problem in error.details["writeErrors"]):
+            raise  # a duplicate only says that an earlier attempt at this reopening recorded it

@@ -1,0 +1,40 @@
+"""Holds whose lease has ended: charge what was reported, free the money and the slot. Idempotent by the hold's state."""
+
+import asyncio
+
+from ledger import hot, keyspace, metrics
+from ledger.hot import Place
+from ledger.link import Link
+
+_AT_ONCE = 200
+
+
+async def sweep(redis: Link) -> int:
+    """Abandon every request that is due by the server's clock; how many were."""
+    seconds, micros = await redis.command("TIME")
+    now_us = int(seconds) * 1_000_000 + int(micros)
+    due = await asyncio.gather(
+        *(
+            redis.command("ZRANGEBYSCORE", keyspace.due(p), "-inf", now_us, "LIMIT", 0, _AT_ONCE)
+            for p in keyspace.PARTITIONS
+        )
+    )
+    found = [(p, rid.decode()) for p, rids in zip(keyspace.PARTITIONS, due, strict=True) for rid in rids]
+    swept = await asyncio.gather(*(_sweep_one(redis, partition, rid) for partition, rid in found))
+    metrics.HOLDS_SWEPT.inc(sum(swept))
+    return sum(swept)
+
+
+async def _sweep_one(redis: Link, partition: str, rid: str) -> bool:
+    who: bytes | None = await redis.command("HGET", keyspace.hold(partition, rid), "who")
+    # A hold that is gone leaves only its entry in `due`; the script removes that, whoever's it was.
+    account, key, line = who.decode().split(" ") if who else ("", "", "")
+    return await hot.sweep(redis, Place(partition, account, key, line), rid) is not None
+
+
+async def measure(redis: Link) -> None:
+    """How many holds live and how many events wait, over all partitions."""
+    holds = await asyncio.gather(*(redis.command("ZCARD", keyspace.due(p)) for p in keyspace.PARTITIONS))
+    waiting = await asyncio.gather(*(redis.command("XLEN", keyspace.usage(p)) for p in keyspace.PARTITIONS))
+    metrics.HOLDS.set(sum(holds))
+    metrics.BACKLOG.set(sum(waiting))

@@ -1,0 +1,127 @@
+"""The ledger worker: holds the lease, opens partitions, moves events, sweeps, and completes what was left pending.
+
+It is on the availability path (only it opens partitions), so run two: the second waits for the lease.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pymongo.errors import PyMongoError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ledger import consumer, log, metrics, publish, reopen, sweeper
+from ledger.cold import ColdBook
+from ledger.consumer import Consumer
+from ledger.hot import Fenced
+from ledger.lease import Lease
+from ledger.link import Link, StoreUnavailable
+
+_PASSING = (PyMongoError, RedisError, StoreUnavailable, Fenced, reopen.Superseded, OSError, TimeoutError)
+_LEASE_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.25
+_SWEEP_EVERY_S = 1.0
+_PENDING_EVERY_S = 1.0
+
+
+class Worker:
+    """The loops of one process; `run` ends when `stop` is set, after the batch in hand."""
+
+    def __init__(self, cold: ColdBook, link: Link, reader: Redis, *, on_ready: Callable[[], None]) -> None:
+        self._cold = cold
+        self._link = link
+        self._lease = Lease(cold)
+        self._consumer = Consumer(cold, link, reader)
+        self._on_ready = on_ready
+        self._leads = asyncio.Event()
+        self._open = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run every loop until stopped. The order of the end: stop reading, finish the batch, let the lease go."""
+        loops = [
+            self._every(_LEASE_EVERY_S, self._hold_lease),
+            self._every(_LOOK_EVERY_S, self._look_after_partitions),
+            self._every(0, self._move_events),
+            self._every(_SWEEP_EVERY_S, self._sweep),
+            self._every(_PENDING_EVERY_S, self._complete),
+        ]
+        await asyncio.gather(*loops)
+        with contextlib.suppress(*_PASSING):
+            await self._lease.release()
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[Any]]) -> None:
+        """Run a step again and again; a fault that may pass is logged and tried again, any other ends the process."""
+        faults = 0
+        while not self._stopping.is_set():
+            try:
+                await step()
+                faults = 0
+            except _PASSING as error:
+                faults += 1
+                if faults in (1, 10, 100):
+                    log.get().warning("retrying", step=step.__name__.strip("_"), attempts=faults, exc=error)
+                self._consumer.resume()
+            pause = max(seconds, min(0.05 * 2**faults, 2.0) if faults else 0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause or 0.001)
+
+    async def _hold_lease(self) -> None:
+        held = False
+        try:
+            held = await self._lease.hold()
+        finally:
+            if held and not self._leads.is_set():
+                log.get().info("leading", term=self._lease.term)
+                self._leads.set()
+                self._consumer.resume()
+            elif not held:
+                self._leads.clear()
+                self._open.clear()
+
+    async def _look_after_partitions(self) -> None:
+        if not self._leads.is_set():
+            return
+        closed = await reopen.closed_partitions(self._link)
+        if not closed:
+            if not self._open.is_set():
+                await consumer.prepare(self._link)
+                self._open.set()
+                self._on_ready()
+            return
+        self._open.clear()
+        try:
+            report = await reopen.reopen(self._cold, self._link, closed, term=self._lease.term)
+        except reopen.Refused as refusal:
+            log.get().error("not_opened", where=str(refusal))
+            await asyncio.sleep(2)
+            return
+        metrics.REOPENED.inc(report.partitions)
+        log.get().info("opened", count=report.partitions, seq=report.adopted, term=self._lease.term)
+
+    async def _move_events(self) -> None:
+        if not await self._is_open():
+            return
+        await self._consumer.step()
+
+    async def _sweep(self) -> None:
+        if await self._is_open():
+            await sweeper.sweep(self._link)
+            await sweeper.measure(self._link)
+            metrics.DEAD_EVENTS.set(await self._cold.dead_events.estimated_document_count())
+
+    async def _complete(self) -> None:
+        if await self._is_open():
+            await publish.complete_pending(self._cold, self._link)
+
+    async def _is_open(self) -> bool:
+        """Whether partitions are open and ours; waits a little if not, so that callers need no pause of their own."""
+        if not self._open.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._open.wait(), 0.1)
+        return self._open.is_set()

@@ -1,0 +1,125 @@
+"""The real servers that tests run on: one mongod for the session, a Valkey for each test (ready in under 0.1 s)."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis as redis_sync
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from ledger import publish, reopen
+from ledger.cold import ColdBook
+from ledger.link import Link
+from ledger.vault import Vault
+from weir.bundled import Mongod, Valkey, free_port, leashed
+
+MASTER_KEY = bytes(range(32))
+
+
+def wait_until(what: Callable[[], bool], *, seconds: float = 15, why: str = "") -> None:
+    """Wait for a condition, never for time; fail loudly when it does not come."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s in vain {why}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives as long as the block, and dies with the test run whatever happens to it."""
+    child = subprocess.Popen(leashed(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _answers(url: str) -> bool:
+    client = redis_sync.Redis.from_url(url, socket_timeout=1)
+    try:
+        return bool(client.ping())
+    except redis_sync.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+@contextmanager
+def valkey(folder: Path, *extra: str, port: int | None = None) -> Iterator[Valkey]:
+    """A Valkey with durable settings in `folder`."""
+    server = Valkey(folder, port or free_port(), extra)
+    with running(server.command()):
+        wait_until(lambda: _answers(server.url), why="for Valkey")
+        yield server
+
+
+@contextmanager
+def mongod(folder: Path, *extra: str) -> Iterator[Mongod]:
+    """A mongod in `folder` that is primary of its replica set of one."""
+    server = Mongod(folder, free_port(), extra)
+    with running(server.command()):
+        with MongoClient(server.host, directConnection=True, serverSelectionTimeoutMS=10_000) as client:
+            members = [{"_id": 0, "host": server.host}]
+            client.admin.command("replSetInitiate", {"_id": "weir", "members": members})
+            wait_until(lambda: bool(client.admin.command("hello").get("isWritablePrimary")), why="for mongod")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    with mongod(tmp_path_factory.mktemp("mongod")) as server:
+        yield server
+
+
+@pytest.fixture
+def mongo_url(mongo_server: Mongod) -> str:
+    """A database of the test's own."""
+    return mongo_server.url.replace("/weir?", f"/t{uuid.uuid4().hex[:12]}?")
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A Valkey of the test's own."""
+    with valkey(tmp_path / "valkey") as server:
+        yield server.url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Link]:
+    async with Link(redis_url) as link:
+        yield link
+
+
+@pytest.fixture
+async def cold(mongo_url: str) -> AsyncIterator[ColdBook]:
+    book = ColdBook(mongo_url)
+    await book.prepare()
+    yield book
+    await book.client.drop_database(book.db.name)
+    await book.close()
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault(MASTER_KEY)
+
+
+@pytest.fixture
+async def opened(cold: ColdBook, redis: Link, vault: Vault) -> Link:
+    """Redis with every partition open."""
+    await publish.ensure_pepper(cold, vault)
+    await reopen.reopen(cold, redis, await reopen.closed_partitions(redis), term=1)
+    return redis
+
+
+__all__ = ["MASTER_KEY", "PyMongoError", "asyncio", "mongod", "os", "running", "sys", "valkey", "wait_until"]

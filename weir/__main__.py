@@ -1,0 +1,74 @@
+"""`weir`: everything on one machine, one process at a time, or the operator's daily verbs."""
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A gateway for AI APIs that keeps the bill and forgets the conversation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def up(
+    demo: Annotated[bool, typer.Option("--demo", help="With a scripted provider and an account with credit.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run everything on this machine."""
+    from weir import up as running
+
+    raise typer.Exit(running.up(running.Options(demo=demo, as_json=as_json)))
+
+
+def _alone(name: str) -> None:
+    from weir import up as running
+
+    raise typer.Exit(running.alone(name))
+
+
+@app.command()
+def gateway() -> None:
+    """Run the gateway only (WEIR_WORKERS workers)."""
+    _alone("gateway")
+
+
+@app.command()
+def ledger() -> None:
+    """Run a ledger worker only."""
+    _alone("ledger")
+
+
+@app.command()
+def admin() -> None:
+    """Run the admin API only."""
+    _alone("admin")
+
+
+@app.command()
+def audit(as_json: Json = False) -> None:
+    """Compare both books, to the nano-dollar; status 1 when they differ."""
+    from weir import auditing
+
+    report = asyncio.run(auditing.audit())
+    print(json.dumps(auditing.as_dict(report)) if as_json else auditing.table(report))
+    raise typer.Exit(0 if report.agrees else 1)
+
+
+def main() -> None:
+    try:
+        from weir import verbs
+    except ImportError:
+        pass
+    else:
+        verbs.mount(app)
+    app()
+
+
+if __name__ == "__main__":
+    main()

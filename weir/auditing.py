@@ -1,0 +1,64 @@
+"""`weir audit`: finds the stores, asks both books, and prints what a person can read."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ledger.audit import Report
+from ledger.audit import audit as compare
+from ledger.cold import ColdBook
+from ledger.link import Link
+from ledger.money import format_usd
+from ledger.process import fail, settings_or_exit
+from weir import stores
+from weir.stores import StoreError
+
+
+async def audit() -> Report:
+    """The report; one line and exit status 2 when a store does not answer."""
+    settings = settings_or_exit()
+    remembered = _remembered(settings.data_dir)
+    redis_url = settings.redis_url or remembered.get("redis", "")
+    mongo_url = settings.mongo_url or remembered.get("mongo", "")
+    if not redis_url or not mongo_url:
+        raise fail(f"no Weir has run on {settings.data_dir}; set WEIR_REDIS_URL and WEIR_MONGO_URL, or WEIR_DATA_DIR")
+    try:
+        await stores.wait_for_redis(redis_url, patience_s=3)
+        await stores.wait_for_mongo(mongo_url, patience_s=5)
+    except StoreError as error:
+        raise fail(str(error)) from None
+    cold = ColdBook(mongo_url)
+    try:
+        async with Link(redis_url, deadline_s=30, name="weir-audit") as redis:
+            return await compare(cold, redis)
+    finally:
+        await cold.close()
+
+
+def _remembered(folder: Path) -> dict[str, str]:
+    path = folder / "stores.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    return {"agrees": report.agrees, **msgspec.to_builtins(report)}
+
+
+def table(report: Report) -> str:
+    """The report as lines."""
+    rows = [
+        ("accounts", f"{report.accounts:,}"),
+        ("credited", f"${format_usd(report.credited_nanos)}"),
+        ("spent", f"${format_usd(report.spent_nanos)}"),
+        ("held", f"${format_usd(report.held_nanos)}"),
+        ("available", f"${format_usd(report.available_nanos)}"),
+        ("events in MongoDB", f"{report.events:,}"),
+        ("events on the way", f"{report.events_waiting:,}"),
+        ("events missing", f"{report.missing_events:,}"),
+        ("events parked", f"{report.dead_events:,}"),
+    ]
+    lines = [f"{name:<18} {value:>20}" for name, value in rows]
+    lines += [f"{d.account}: {d.what} is {d.redis:,} in Redis and should be {d.expected:,}" for d in report.differences]
+    lines.append("The books agree." if report.agrees else "The books DIFFER.")
+    return "\n".join(lines)

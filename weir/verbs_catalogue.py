@@ -1,0 +1,104 @@
+"""The verbs that say what is served, at which price, and where: `weir model`, `weir upstream`."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weir.asking import Json, Once, Usd, asked, given, show
+from weir.tables import Row, lines, usd
+
+model_app = typer.Typer(no_args_is_help=True, help="Models and their prices.")
+upstream_app = typer.Typer(no_args_is_help=True, help="Provider endpoints and their credentials.")
+
+
+@model_app.command("add")
+def model_add(
+    name: str,
+    upstream: Annotated[
+        list[str], typer.Option(help="NAME, or NAME=MODEL if it is called otherwise there; repeatable")
+    ],
+    input_price: Annotated[str, typer.Option("--input", help="USD per million input tokens")],
+    output_price: Annotated[str, typer.Option("--output", help="USD per million output tokens")],
+    max_output_tokens: Annotated[int, typer.Option()],
+    max_input_tokens: Annotated[int | None, typer.Option(help="the context window; 1,000,000 if not given")] = None,
+    cached_input: Annotated[str | None, typer.Option(help="USD per million cached input tokens")] = None,
+    per_request: Usd = None,
+    rate: Annotated[list[str] | None, typer.Option(help="any other, such as cache_write_5m=3.75; repeatable")] = None,
+    markup: Annotated[str | None, typer.Option(help="a factor on every price, such as 1.2")] = None,
+    reasons: Annotated[bool, typer.Option("--reasons", help="the model thinks before it answers")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add a model with its price, or replace it."""
+    price = {
+        "input_per_million_usd": input_price,
+        "output_per_million_usd": output_price,
+        "cached_input_per_million_usd": cached_input,
+        "per_request_usd": per_request,
+        **{f"{kind}_per_million_usd": amount for kind, amount in map(_pair, rate or ())},
+    }
+    body = {
+        "upstreams": [{"upstream": at, "model": there or name} for at, there in map(_pair, upstream)],
+        "price": given(**price),
+        "max_output_tokens": max_output_tokens,
+        "max_input_tokens": max_input_tokens,
+        "markup": markup,
+        "reasons": reasons,
+    }
+    with asked() as api:
+        show(api.call("PUT", f"/models/{name}", body=body), as_json, _model_lines)
+
+
+@upstream_app.command("add")
+def upstream_add(
+    name: str,
+    provider: Annotated[str, typer.Option(help="openai, anthropic, gemini, xai or openai_compatible")],
+    base_url: Annotated[str, typer.Option(help="such as https://api.openai.com/v1")],
+    credential_file: Annotated[
+        Path | None, typer.Option(help="where the credential lies; else it is asked for")
+    ] = None,
+    weight: int | None = None,
+    priority: int | None = None,
+    on_client_left: Annotated[str | None, typer.Option(help="drain or abort")] = None,
+    idempotency_key: Once = None,
+    as_json: Json = False,
+) -> None:
+    """Add a provider endpoint. The credential comes from a file, a prompt or stdin, so no process list shows it."""
+    body = {
+        "name": name,
+        "provider": provider,
+        "base_url": base_url,
+        "credential": _credential(credential_file),
+        "weight": weight,
+        "priority": priority,
+        "on_client_left": on_client_left,
+    }
+    with asked() as api:
+        made = api.call("POST", "/upstreams", body=body, idempotency_key=idempotency_key)
+    fields = ("id", "name", "provider", "base_url", "weight", "priority", "on_client_left")
+    show(made, as_json, lambda up: lines([(field.replace("_", " "), up[field]) for field in fields]))
+
+
+def _model_lines(model: Row) -> Iterable[str]:
+    at = [f"{target['upstream']} ({target['model']})" for target in model["upstreams"]]
+    prices = [(name.removesuffix("_usd").replace("_", " "), usd(text)) for name, text in model["price"].items()]
+    rest = [("markup", model["markup"]), ("price version", model["price_version"])]
+    return lines([("name", model["name"]), ("upstreams", at), *prices, *rest])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _credential(path: Path | None) -> str:
+    try:
+        if path is not None:
+            return path.read_text().strip()
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}") from None
+    if sys.stdin.isatty():
+        return str(typer.prompt("credential", hide_input=True)).strip()
+    return sys.stdin.readline().strip()
