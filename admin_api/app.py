@@ -20,7 +20,7 @@ from ledger.vault import Vault
 _bearer = HTTPBearer(auto_error=False, description="the owner token, WEIR_ADMIN_TOKEN")
 
 
-def _documented(_: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> None:
+async def _documented(_: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> None:
     """The Door decides; this puts the scheme into the OpenAPI document."""
 
 

@@ -16,6 +16,7 @@ from ledger.money import MAX_NANOS, AmountError
 
 MAX_RATE_PICOS = 10**15
 PICOS_PER_USD_PER_MILLION = 10**6
+_DIGITS = 28  # what decimal arithmetic keeps; a longer amount would be rounded, and so not seen to be too fine
 
 
 class Body(BaseModel):
@@ -29,8 +30,10 @@ def _usd(value: Any, *, scale: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError('must be an amount in USD as a decimal string, such as "12.50"')  # noqa: TRY004
     try:
-        text = str(Decimal(str(value).strip()))
-        units = money.parse_usd(text, scale=scale)
+        amount = Decimal(str(value).strip())
+        if len(amount.as_tuple().digits) > _DIGITS:
+            raise AmountError
+        units = money.parse_usd(str(amount), scale=scale)
     except (AmountError, ArithmeticError):
         decimals = len(str(scale)) - 1
         raise ValueError(f'must be an amount in USD with at most {decimals} decimals, written like "12.50"') from None

@@ -115,9 +115,11 @@ def _message(error: dict[str, Any]) -> str:
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    detail = HTTPStatus(error.status_code).description or HTTPStatus(error.status_code).phrase
-    return problem_response(error.status_code, code, detail, headers=dict(error.headers or {}))
+    code = _CODES.get(error.status_code, "refused")
+    return problem_response(error.status_code, code, error.detail, headers=dict(error.headers or {}))
+
+
+_CODES = {400: "invalid_json", 404: "unknown_path", 405: "method_not_allowed", 413: "request_too_large"}
 
 
 async def _redis_away(_: Request, __: Exception) -> JSONResponse:

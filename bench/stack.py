@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import psutil
 
 from bench.load import Target
@@ -24,6 +25,7 @@ GRANT_USD = "1000000.00"
 LIMITS = {"requests_per_minute": 60_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 10_000}
 START_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 30.0
+PAGE = 500
 
 
 class Stack:
@@ -90,13 +92,14 @@ class Stack:
         return balance
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every usage event of the account, as exported."""
-        path = f"/accounts/{self.account}/usage"
-        with self.admin.stream("GET", path, headers={"accept": "application/x-ndjson"}) as answer:
-            answer.raise_for_status()
-            for line in answer.iter_lines():
-                if line:
-                    yield json.loads(line)
+        """Every usage event of the account, page by page."""
+        query: dict[str, Any] = {"limit": PAGE}
+        while True:
+            page = self._checked(self.admin.get(f"/accounts/{self.account}/usage", params=query))
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            query["cursor"] = page["next_cursor"]
 
     def _backlog(self) -> float:
         page = httpx2.get(f"{self._ops_url}/metrics", trust_env=False).text
@@ -110,7 +113,7 @@ class Stack:
         if not answer.is_success:
             request = answer.request
             raise CannotRunError(f"{request.method} {request.url.path}: {answer.status_code} {answer.text[:300]}")
-        value: dict[str, Any] = answer.json()
+        value: dict[str, Any] = msgspec.json.decode(answer.content)
         return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
-from gateway.refusals import Code, Refusal, invalid_key, unavailable
+from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
 from ledger import common_metrics, facts, hot, keys, keyspace
 from ledger.catalogue import Model
 from ledger.facts import Facts
@@ -47,6 +47,7 @@ class Ticket(NamedTuple):
     admitted: Admitted
     set_cap: int | None
     input_estimate: int
+    most_output: int
     facts: Facts
 
     def cost(self, usage: dict[str, Any]) -> int:
@@ -84,6 +85,21 @@ class Admission:
         if snapshot.key_policy.endpoints and endpoint not in snapshot.key_policy.endpoints:
             raise Refusal(Code.ENDPOINT_NOT_ALLOWED, f"This API key may not use {endpoint}.")
         return key, snapshot
+
+    async def identify_now(self, secret: bytes, address: str, endpoint: str) -> Snapshot:
+        """Whose key this is, for answers that no admit stands behind: everything is read anew, status and expiry too."""
+        key, _ = await self.identify(secret, address, endpoint)
+        try:
+            snapshot = await self._snapshots.fetch(key)
+            seconds, micros = await self._redis.command("TIME")
+        except StoreUnavailable:
+            raise unavailable() from None
+        now_us = int(seconds) * 1_000_000 + int(micros)
+        if snapshot is None or snapshot.status != "active" or 0 < snapshot.expires_us <= now_us:
+            raise invalid_key()
+        if snapshot.account_status != "active":
+            raise suspended(snapshot.account_status)
+        return snapshot
 
     def _accepts(self, snapshot: Snapshot, secret: bytes, address: str, endpoint: str) -> bool:
         opened = self._catalogues.now
@@ -126,6 +142,7 @@ class Admission:
                     admitted=reply,
                     set_cap=cap if wish.cap is None and cap < model.max_output_tokens else None,
                     input_estimate=estimate,
+                    most_output=cap * wish.choices,
                     facts=began,
                 )
             if reply.word != "STALE":
@@ -222,7 +239,7 @@ def _refusal(reply: Refused, model: Model, wish: Wish, body_bytes: int, snapshot
     if word in ("REVOKED", "EXPIRED"):
         return invalid_key()
     if word == "SUSPENDED":
-        return Refusal(Code.ACCOUNT_SUSPENDED, f"The account is {details[0]}; its operator can say why.")
+        return suspended(details[0])
     if word == "CONCURRENCY":
         message = f"The {details[0]} has {details[1]} requests in flight, which is its limit."
         return Refusal(Code.CONCURRENCY_LIMIT_EXCEEDED, message, retry_after_s=1)

@@ -14,7 +14,7 @@ from gateway.own_routes import OwnRoutes, unknown_path
 from gateway.proxy import ChatCompletions
 from gateway.settler import Settler
 from gateway.upstream.client import Upstreams, make_transport
-from ledger import common_metrics, keyspace, log
+from ledger import keyspace, log
 from ledger.link import Link, StoreUnavailable
 from ledger.settings import Settings
 from ledger.vault import Vault, VaultError
@@ -36,7 +36,7 @@ class Gateway:
         self._settler = Settler(self._redis)
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues)
-        chat = ChatCompletions(
+        self._chat = chat = ChatCompletions(
             admission, Upstreams(self._transport), self._settler, self._flights, drain_s=settings.drain_s
         )
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
@@ -62,7 +62,9 @@ class Gateway:
             try:
                 yield
             finally:
-                # uvicorn has ended or cancelled every request by now: what is left is to bring their charges home.
+                # uvicorn has ended or cancelled every request by now: let each reach its end, and bring the charges home.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._chat.idle(), _SETTLE_WITHIN_S)
                 left = await self._settler.drain(_SETTLE_WITHIN_S)
                 if left:
                     log.get().error("settles_lost", count=left)
@@ -79,7 +81,6 @@ class Gateway:
                     log.get().error("catalogue_not_opened", where=str(error))
                     opened = None
                 if opened is not None:
-                    common_metrics.CONFIG_VERSION.set(opened.book.version)
                     self._on_ready()
                     return
             await asyncio.sleep(0.05)

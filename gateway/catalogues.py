@@ -9,7 +9,7 @@ from collections import OrderedDict
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from ledger import catalogue, keys, keyspace, policy
+from ledger import catalogue, common_metrics, keys, keyspace, policy
 from ledger.catalogue import Catalogue, Upstream
 from ledger.hot import Place, Versions
 from ledger.keys import KeyId
@@ -39,6 +39,9 @@ class Snapshot(NamedTuple):
     account_policy: policy.AccountPolicy
     networks: tuple[object, ...]
     limits: tuple[int | None, int | None]
+    status: str
+    expires_us: int
+    account_status: str
 
     def allows_address(self, address: str) -> bool:
         try:
@@ -64,6 +67,7 @@ class Catalogues:
             text: bytes | None = await self._redis.command("GET", keyspace.config(version))
             if text is not None:
                 self.now = self._open(catalogue.decode(text))
+                common_metrics.CONFIG_VERSION.set(version)
         return self.now
 
     def _open(self, book: Catalogue) -> Opened:
@@ -95,15 +99,16 @@ class Snapshots:
 
     async def fetch(self, key: KeyId) -> Snapshot | None:
         """Read the key and its account anew; None if there is no such key."""
-        names = ("digest", "pepper", "acct", "line", "ver", "policy", "rpm", "tpm")
+        names = ("digest", "pepper", "acct", "line", "ver", "policy", "rpm", "tpm", "status", "exp")
         row: list[bytes | None] = await self._redis.command("HMGET", keyspace.api_key(key.partition, key.id), *names)
-        digest, pepper, account, line, version, key_policy, rpm, tpm = row
+        digest, pepper, account, line, version, key_policy, rpm, tpm, status, expires = row
         if not (digest and pepper and account and line and version and key_policy):
             self._known.pop(key.id, None)
             return None
         place = Place(key.partition, account.decode(), key.id, line.decode())
         account_key = keyspace.account(key.partition, place.account)
-        account_version, account_policy = await self._redis.command("HMGET", account_key, "ver", "policy")
+        row = await self._redis.command("HMGET", account_key, "ver", "policy", "status")
+        account_version, account_policy, account_status = row
         if not account_version or not account_policy:
             return None
         allowed = policy.key_policy(key_policy)
@@ -117,6 +122,9 @@ class Snapshots:
             account_policy=policy.account_policy(account_policy),
             networks=tuple(ip_network(network, strict=False) for network in allowed.networks),
             limits=(int(rpm) if rpm else None, int(tpm) if tpm else None),
+            status=(status or b"").decode(),
+            expires_us=int(expires or 0),
+            account_status=(account_status or b"").decode(),
         )
         self._known[key.id] = snapshot
         if len(self._known) > self._most:

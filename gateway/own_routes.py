@@ -6,9 +6,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway import admission
+from gateway import admission, refusals
 from gateway.admission import Admission
-from gateway.catalogues import Catalogues
+from gateway.catalogues import Catalogues, Snapshot
 from gateway.headers import bearer
 from gateway.proxy import refuse
 from gateway.refusals import Code, Refusal
@@ -29,7 +29,7 @@ class OwnRoutes:
     async def balance(self, request: Request) -> Response:
         """What the key's account has: credited, spent, held and available."""
         try:
-            _, snapshot = await self._identify(request, "balance")
+            snapshot = await self._identify(request, "balance")
             numbers = await admission.balance(self._redis, snapshot.place)
         except Refusal as refusal:
             return _refused(refusal)
@@ -42,7 +42,7 @@ class OwnRoutes:
     async def models(self, request: Request) -> Response:
         """The models that the key may use, in OpenAI's shape."""
         try:
-            _, snapshot = await self._identify(request, "models")
+            snapshot = await self._identify(request, "models")
         except Refusal as refusal:
             return _refused(refusal)
         allowed = snapshot.key_policy.models
@@ -65,9 +65,9 @@ class OwnRoutes:
                 why = "Redis does not answer"
         return JSONResponse({"status": why or "ready"}, status_code=503 if why else 200)
 
-    async def _identify(self, request: Request, endpoint: str) -> Any:
+    async def _identify(self, request: Request, endpoint: str) -> Snapshot:
         address = request.client.host if request.client else ""
-        return await self._admits.identify(bearer(request.headers.raw), address, endpoint)
+        return await self._admits.identify_now(bearer(request.headers.raw), address, endpoint)
 
 
 async def unknown_path(scope: Any, _receive: Any, send: Any) -> None:
@@ -75,8 +75,7 @@ async def unknown_path(scope: Any, _receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         await send({"type": "websocket.close", "code": 1000})
         return
-    message = "This path is not served; OpenAI's are under /openai/v1, Weir's own under /weir/v1."
-    await refuse(send, request_id.new(), Refusal(Code.UNKNOWN_PATH, message))
+    await refuse(send, request_id.new(), refusals.unknown_path())
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -13,7 +13,7 @@ from gateway.dialects.body import BadBody
 from gateway.flights import Flights
 from gateway.headers import Headers
 from gateway.intake import ClientLeft, Intake
-from gateway.refusals import Code, Refusal, unavailable
+from gateway.refusals import Code, Refusal, unavailable, unknown_path
 from gateway.relay import Relay
 from gateway.settler import Settlement, Settler
 from gateway.upstream.client import Upstreams, choose
@@ -37,6 +37,13 @@ class ChatCompletions:
         self._flights = flights
         self._intake = Intake()
         self._drain_s = drain_s
+        self._serving = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is being served, and so every charge is on the settler's queue."""
+        await self._idle.wait()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
@@ -48,6 +55,8 @@ class ChatCompletions:
             started = True
             await send(message)
 
+        self._serving += 1
+        self._idle.clear()
         try:
             await self._serve(scope, receive, sending, rid, began)
         except Refusal as refusal:
@@ -58,11 +67,17 @@ class ChatCompletions:
             log.get().error("request_failed", rid=rid, exc=error)
             if not started:
                 await refuse(send, rid, unavailable())
+        finally:
+            self._serving -= 1
+            if not self._serving:
+                self._idle.set()
 
     async def _serve(self, scope: Any, receive: Any, send: Any, rid: str, began: float) -> None:
         headers: Headers = tuple(
             scope["headers"]
         )  # a trailer is appended to the list once the body is read (wire.md 0.10)
+        if scope["raw_path"] != scope["path"].encode():  # an escaped spelling of a path is another path
+            raise unknown_path()
         if scope["method"] != "POST":
             raise Refusal(Code.METHOD_NOT_ALLOWED, "This path takes POST only.")
         header_rules.check(headers)

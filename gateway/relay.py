@@ -176,7 +176,8 @@ class Relay:
         """What the request comes to. Nothing but an answer costs: a refusal, or a break before any content, is void."""
         usage: dict[str, int | str] | None = self._meter.usage()
         answered = self._status is not None and self._status < 300
-        seen = self._meter.output_seen()
+        # The provider keeps to the cap, so what was seen is never more; and a bill is never above its quote.
+        seen = min(self._meter.output_seen(), self._ticket.most_output)
         void = not answered or (usage is None and seen == 0 and self._outcome != "complete")
         estimated = usage is None and not void
         if usage is None:

@@ -34,10 +34,11 @@ def parse_usd(text: str, *, scale: int = NANOS_PER_USD) -> int:
         raise AmountError(f"{text!r} is not a finite amount")
     if abs(value) > MAX_NANOS:
         raise AmountError(f"{text!r} is out of range")
-    scaled = value * scale
-    if scaled != scaled.to_integral_value():
+    numerator, denominator = value.as_integer_ratio()  # a Decimal product would round at 28 digits
+    whole, rest = divmod(numerator * scale, denominator)
+    if rest:
         raise AmountError(f"{text!r} is finer than 1/{scale} USD")
-    return int(scaled)
+    return whole
 
 
 def format_usd(nanos: int) -> str:

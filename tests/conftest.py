@@ -1,24 +1,23 @@
 """The real servers that tests run on: one mongod for the session, a Valkey for each test (ready in under 0.1 s)."""
 
-import asyncio
-import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis as redis_sync
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from redis import Redis
+from redis.exceptions import RedisError
 
 from ledger import publish, reopen
 from ledger.cold import ColdBook
 from ledger.link import Link
 from ledger.vault import Vault
+from tests.stack import Stack, running_stack
 from weir.bundled import Mongod, Valkey, free_port, leashed
 
 MASTER_KEY = bytes(range(32))
@@ -45,10 +44,10 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _answers(url: str) -> bool:
-    client = redis_sync.Redis.from_url(url, socket_timeout=1)
+    client = Redis.from_url(url, socket_timeout=1)
     try:
         return bool(client.ping())
-    except redis_sync.RedisError:
+    except RedisError:
         return False
     finally:
         client.close()
@@ -68,7 +67,9 @@ def mongod(folder: Path, *extra: str) -> Iterator[Mongod]:
     """A mongod in `folder` that is primary of its replica set of one."""
     server = Mongod(folder, free_port(), extra)
     with running(server.command()):
-        with MongoClient(server.host, directConnection=True, serverSelectionTimeoutMS=10_000) as client:
+        primary: MongoClient[dict[str, Any]]
+        primary = MongoClient(server.host, directConnection=True, serverSelectionTimeoutMS=10_000)
+        with primary as client:
             members = [{"_id": 0, "host": server.host}]
             client.admin.command("replSetInitiate", {"_id": "weir", "members": members})
             wait_until(lambda: bool(client.admin.command("hello").get("isWritablePrimary")), why="for mongod")
@@ -122,4 +123,8 @@ async def opened(cold: ColdBook, redis: Link, vault: Vault) -> Link:
     return redis
 
 
-__all__ = ["MASTER_KEY", "PyMongoError", "asyncio", "mongod", "os", "running", "sys", "valkey", "wait_until"]
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One Weir for all tests that do not break it, on its bundled servers."""
+    with running_stack(tmp_path_factory.mktemp("weir")) as running:
+        yield running

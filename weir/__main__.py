@@ -61,12 +61,9 @@ def audit(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    try:
-        from weir import verbs
-    except ImportError:
-        pass
-    else:
-        verbs.mount(app)
+    from weir import verbs
+
+    verbs.mount(app)
     app()
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -42,7 +43,7 @@ class Client:
     def call(
         self,
         method: str,
-        path: str,
+        where: str,
         *,
         body: dict[str, Any] | None = None,
         query: dict[str, Any] | None = None,
@@ -52,7 +53,7 @@ class Client:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         try:
             response = self._http.request(
-                method, f"/v1{path}", json=_without_none(body), params=_without_none(query), headers=headers
+                method, f"/v1{where}", json=_without_none(body), params=_without_none(query), headers=headers
             )
         except httpx2.HTTPError:
             raise Failure(f"the admin API at {self._url} does not answer; is Weir running?") from None
@@ -68,6 +69,11 @@ class Client:
         raise Failure(f"{title}: {detail}", status=REFUSED)
 
 
+def path(*parts: str) -> str:
+    """A path of the API; what a person typed stays within its part."""
+    return "".join(f"/{quote(part, safe=':@')}" for part in parts)
+
+
 def connect() -> Client:
     """A client by WEIR_ADMIN_URL and WEIR_ADMIN_TOKEN, or by the files that `weir up` keeps in the data directory."""
     try:
@@ -80,13 +86,13 @@ def connect() -> Client:
 
 
 def _kept(loaded: Settings, name: str, variable: str) -> str:
-    path = Path(loaded.data_dir) / name
+    file = Path(loaded.data_dir) / name
     try:
-        text = path.read_text().strip()
+        text = file.read_text().strip()
     except OSError:
         text = ""
     if not text:
-        raise Failure(f"{variable} is not set and {path} is not there; start Weir with `weir up`, or set {variable}")
+        raise Failure(f"{variable} is not set and {file} is not there; start Weir with `weir up`, or set {variable}")
     return text
 
 

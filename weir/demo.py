@@ -54,6 +54,7 @@ async def _upstream(admin: httpx2.AsyncClient, known: str | None, provider_url: 
         "POST",
         "/upstreams",
         {"name": "scripted-provider", "provider": "openai", "base_url": base_url, "credential": "sk-scripted"},
+        key="demo-upstream",
     )
     return str(made["id"])
 

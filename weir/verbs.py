@@ -9,6 +9,7 @@ import typer
 
 from ledger.money import format_usd
 from weir.asking import Json, Once, Usd, asked, given, show, show_page
+from weir.client import path
 from weir.tables import Column, Row, lines, table, usd
 from weir.verbs_catalogue import model_app, upstream_app
 
@@ -75,7 +76,7 @@ def account_create(
     )
     body = {"name": name, "email": email, "limits": limits}
     with asked() as api:
-        made = api.call("POST", "/accounts", body=body, idempotency_key=idempotency_key)
+        made = api.call("POST", path("accounts"), body=body, idempotency_key=idempotency_key)
     show(made, as_json, _account_lines)
 
 
@@ -83,14 +84,14 @@ def account_create(
 def accountshow(account: AccountId, as_json: Json = False) -> None:
     """Show an account and its balance."""
     with asked() as api:
-        show(api.call("GET", f"/accounts/{account}"), as_json, _account_lines)
+        show(api.call("GET", path("accounts", account)), as_json, _account_lines)
 
 
 @account_app.command("list")
 def account_list(limit: PageLimit = 100, cursor: PageCursor = None, as_json: Json = False) -> None:
     """List accounts with their balances."""
     with asked() as api:
-        found = api.call("GET", "/accounts", query={"limit": limit, "cursor": cursor})
+        found = api.call("GET", path("accounts"), query={"limit": limit, "cursor": cursor})
     columns: list[Column] = [
         ("id", lambda a: a["id"]),
         ("name", lambda a: a["name"]),
@@ -107,7 +108,7 @@ def account_list(limit: PageLimit = 100, cursor: PageCursor = None, as_json: Jso
 def account_close(account: AccountId, as_json: Json = False) -> None:
     """Close an account for good; refused while requests are in flight."""
     with asked() as api:
-        show(api.call("DELETE", f"/accounts/{account}"), as_json, _account_lines)
+        show(api.call("DELETE", path("accounts", account)), as_json, _account_lines)
 
 
 # API keys
@@ -143,7 +144,7 @@ def key_issue(
         "monthly_cap_usd": monthly_cap,
     }
     with asked() as api:
-        made = api.call("POST", f"/accounts/{account}/api-keys", body=body, idempotency_key=idempotency_key)
+        made = api.call("POST", path("accounts", account, "api-keys"), body=body, idempotency_key=idempotency_key)
     show(made, as_json, _key_lines)
 
 
@@ -151,7 +152,7 @@ def key_issue(
 def key_list(account: AccountId, limit: PageLimit = 100, cursor: PageCursor = None, as_json: Json = False) -> None:
     """List an account's keys, without their secrets."""
     with asked() as api:
-        found = api.call("GET", f"/accounts/{account}/api-keys", query={"limit": limit, "cursor": cursor})
+        found = api.call("GET", path("accounts", account, "api-keys"), query={"limit": limit, "cursor": cursor})
     columns: list[Column] = [
         ("id", lambda k: k["id"]),
         ("name", lambda k: k["name"]),
@@ -174,9 +175,9 @@ def key_rotate(
     as_json: Json = False,
 ) -> None:
     """Replace a key by a new one with the same limits and the same spend; the old one ends after the grace."""
-    path = f"/accounts/{account}/api-keys/{key_id}/rotate"
+    where = path("accounts", account, "api-keys", key_id, "rotate")
     with asked() as api:
-        made = api.call("POST", path, body={"grace_seconds": grace_seconds}, idempotency_key=idempotency_key)
+        made = api.call("POST", where, body={"grace_seconds": grace_seconds}, idempotency_key=idempotency_key)
     show(made, as_json, _key_lines)
 
 
@@ -184,7 +185,7 @@ def key_rotate(
 def key_revoke(account: AccountId, key_id: KeyId, as_json: Json = False) -> None:
     """End a key now. When this returns, no gateway admits it any more."""
     with asked() as api:
-        show(api.call("DELETE", f"/accounts/{account}/api-keys/{key_id}"), as_json, _key_lines)
+        show(api.call("DELETE", path("accounts", account, "api-keys", key_id)), as_json, _key_lines)
 
 
 # Credit, usage
@@ -203,7 +204,9 @@ def credit_add(
     body = {"amount_usd": amount, "kind": kind.value, "reference": reference}
     key = idempotency_key or str(uuid.uuid4())
     with asked() as api:
-        show(api.call("POST", f"/accounts/{account}/grants", body=body, idempotency_key=key), as_json, _grant_lines)
+        show(
+            api.call("POST", path("accounts", account, "grants"), body=body, idempotency_key=key), as_json, _grant_lines
+        )
 
 
 def usage(
@@ -219,19 +222,19 @@ def usage(
     as_json: Json = False,
 ) -> None:
     """Show what an account used and what it cost."""
-    if (account is None) == (request is None):
-        raise typer.BadParameter("give an account, or --request with a request id")
     with asked() as api:
-        if request is not None:
-            found = api.call("GET", f"/usage/{request}")
+        if request is not None and account is None:
+            found = api.call("GET", path("usage", request))
             show(found, as_json, lambda answer: table(answer["events"], _EVENT, none=""))
             return
+        if account is None or request is not None:
+            raise typer.BadParameter("give an account, or --request with a request id")
         query = {"from": from_, "to": to, "model": model, "key": key, "limit": limit, "cursor": cursor}
         if by is None:
-            found = api.call("GET", f"/accounts/{account}/usage", query=query)
+            found = api.call("GET", path("accounts", account, "usage"), query=query)
             show_page(found, as_json, _EVENT, none="no usage")
             return
-        found = api.call("GET", f"/accounts/{account}/usage/summary", query={**query, "by": by.value})
+        found = api.call("GET", path("accounts", account, "usage", "summary"), query={**query, "by": by.value})
     show_page(found, as_json, [(by.value, lambda row: row[by.value]), *_SUMS], none="no usage")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weir.asking import Json, Once, Usd, asked, given, show
+from weir.client import path
 from weir.tables import Row, lines, usd
 
 model_app = typer.Typer(no_args_is_help=True, help="Models and their prices.")
@@ -48,7 +49,7 @@ def model_add(
         "reasons": reasons,
     }
     with asked() as api:
-        show(api.call("PUT", f"/models/{name}", body=body), as_json, _model_lines)
+        show(api.call("PUT", path("models", name), body=body), as_json, _model_lines)
 
 
 @upstream_app.command("add")
@@ -76,7 +77,7 @@ def upstream_add(
         "on_client_left": on_client_left,
     }
     with asked() as api:
-        made = api.call("POST", "/upstreams", body=body, idempotency_key=idempotency_key)
+        made = api.call("POST", path("upstreams"), body=body, idempotency_key=idempotency_key)
     fields = ("id", "name", "provider", "base_url", "weight", "priority", "on_client_left")
     show(made, as_json, lambda up: lines([(field.replace("_", " "), up[field]) for field in fields]))
 

@@ -10,7 +10,9 @@ class BadBody(ValueError):
     """The body cannot be served; the message says why and quotes nothing of it."""
 
 
-_VALUE_START = re.compile(rb"\s*:\s*")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+_COLON = re.compile(rb"\s*:\s*")
+_QUOTE = ord('"')
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -41,29 +43,27 @@ def add_member(body: bytes, name: str, value: Any) -> bytes:
     return b"".join((body[:end], comma, orjson.dumps(name), b":", orjson.dumps(value), body[end:]))
 
 
-def replace_member(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> bytes:
-    """The same bytes with the value of an outermost member replaced; written anew only if its place is not certain."""
-    token = orjson.dumps(name)
-    at = body.find(token)
-    if at >= 0 and body.find(token, at + 1) < 0:
-        start = _VALUE_START.match(body, at + len(token))
-        old = _same_value_at(body, start.end(), parsed[name]) if start else None
-        if start and old is not None:
-            return b"".join((body[: start.end()], orjson.dumps(value), body[old:]))
-    return orjson.dumps({**parsed, name: value})
+def replace_member(body: bytes, name: str, value: Any) -> bytes:
+    """The same bytes with the value of one member of the outermost object replaced; the member must be there."""
+    start, end = _value_span(body, name)
+    return b"".join((body[:start], orjson.dumps(value), body[end:]))
 
 
-def _same_value_at(body: bytes, start: int, value: Any) -> int | None:
-    """Where the JSON value that begins at `start` ends, if it is `value`; None if that cannot be told cheaply."""
-    if isinstance(value, str):
-        written = orjson.dumps(value)
-        return start + len(written) if body.startswith(written, start) else None
-    if isinstance(value, dict):
-        end = start
-        while (end := body.find(b"}", end) + 1) > 0:
-            try:
-                found = orjson.loads(body[start:end])
-            except orjson.JSONDecodeError:
-                continue
-            return end if found == value else None
-    return None
+def _value_span(body: bytes, name: str) -> tuple[int, int]:
+    """Where the value of an outermost member begins and ends, in a body that `parse_object` has accepted."""
+    depth, start = 0, -1
+    for token in _TOKEN.finditer(body):
+        first = body[token.start()]
+        if first == _QUOTE:
+            # A string before a colon is a name; only the outermost object's names are looked at.
+            if depth == 1 and start < 0 and (colon := _COLON.match(body, token.end())):
+                start = colon.end() if orjson.loads(token.group()) == name else -1
+        elif first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+            if depth == 0 and start >= 0:
+                return start, len(body[: token.start()].rstrip())
+        elif depth == 1 and start >= 0:
+            return start, len(body[: token.start()].rstrip())
+    raise KeyError(name)

@@ -4,6 +4,7 @@ Pure: bytes in, facts and bytes out. The meter forwards every byte as it came, b
 caller did not ask for.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +18,10 @@ DIALECT = "openai"
 ENDPOINT = "chat.completions"
 CAP_FIELD = "max_completion_tokens"
 _BY_REFERENCE = (b'"image_url"', b'"input_audio"', b'"file"', b'"file_id"')
+# Text that a model wrote: answers, refusals, tool arguments, and the reasoning that compatible servers show.
+_WRITTEN = re.compile(
+    rb'"(?:content|refusal|arguments|reasoning|reasoning_content)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL
+)
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -70,23 +75,19 @@ def _whole(parsed: dict[str, Any], name: str) -> int | None:
 def write_request(body: bytes, asked: Asked, *, model: str, cap: int | None) -> bytes:
     """The bytes for the provider: as they came, but for its name of the model, a cap that Weir set, and the usage switch."""
     if model != asked.model:
-        body = json_body.replace_member(body, asked.parsed, "model", model)
-        asked = asked._replace(parsed={**asked.parsed, "model": model})
+        body = json_body.replace_member(body, "model", model)
     if asked.streamed and not asked.wants_usage:
         options = asked.parsed.get("stream_options")
-        switched = {**(options or {}), "include_usage": True}
-        if "stream_options" in asked.parsed:
-            body = json_body.replace_member(body, asked.parsed, "stream_options", switched)
-        else:
-            body = json_body.add_member(body, "stream_options", switched)
+        body = _put(body, asked.parsed, "stream_options", {**(options or {}), "include_usage": True})
     if cap is not None:
-        # The field may be there as null; no cap that a caller set is ever changed.
-        parsed = {**asked.parsed}
-        if CAP_FIELD in parsed:
-            body = json_body.replace_member(body, parsed, CAP_FIELD, cap)
-        else:
-            body = json_body.add_member(body, CAP_FIELD, cap)
+        body = _put(body, asked.parsed, CAP_FIELD, cap)
     return body
+
+
+def _put(body: bytes, parsed: dict[str, Any], name: str, value: Any) -> bytes:
+    """Add a member, or replace the one there is (a cap that Weir sets can only be there as null)."""
+    put = json_body.replace_member if name in parsed else json_body.add_member
+    return put(body, name, value)
 
 
 class Meter:
@@ -126,10 +127,8 @@ class Meter:
         """Read a frame; whether it is the usage frame that is to be swallowed."""
         mentions = frame.count(b'"usage"')
         if not mentions or (mentions == 1 and b'"usage":null' in frame):
-            if b'"delta"' in frame:
-                self.content_frames += 1
-                self.content_bytes += len(frame)
-            elif b"[DONE]" in frame:
+            self._count_content(frame)
+            if b"[DONE]" in frame:
                 self.done = True
             return False
         try:
@@ -139,21 +138,26 @@ class Meter:
         self._note(chunk)
         extra = chunk.get("choices") == []
         if not extra:
-            self.content_frames += 1
-            self.content_bytes += len(frame)
+            self._count_content(frame)
         return extra and self._hide
+
+    def _count_content(self, text: bytes) -> None:
+        """Count what was written for the caller to read; the JSON around it is not output."""
+        written = sum(map(len, _WRITTEN.findall(text)))
+        self.content_bytes += written
+        self.content_frames += written > 0
 
     def _read_whole(self, body: bytes) -> None:
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
-            self.content_bytes = len(body)
+            self._count_content(body)
             return
         if isinstance(answer, dict):
             self._note(answer)
             self.done = True
         if self._usage is None:
-            self.content_bytes = len(body)
+            self._count_content(body)
 
     def _note(self, answer: dict[str, Any]) -> None:
         if isinstance(answer.get("usage"), dict):

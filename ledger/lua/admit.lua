@@ -13,7 +13,7 @@ local h = redis.call('HMGET', KEYS[5], 'st', 'n', 'amt', 'at')
 if h[1] == 'H' then return {'OK', h[2], h[3], h[4], '0', '0', '0', '0'} elseif h[1] then return {'ENDED'} end
 local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
-for i = 11, #ARGV do if not whole(ARGV[i]) then return redis.error_reply('EARG') end end
+for i = 11, math.max(#ARGV, 11) do if not whole(ARGV[i] or '') then return redis.error_reply('EARG') end end
 local k = redis.call('HMGET', KEYS[2], 'ver', 'status', 'exp', 'rpm', 'tpm', 'conc', 'dcap', 'mcap')
 local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc')
 if k[1] ~= ARGV[2] or a[1] ~= ARGV[3] or m[3] ~= ARGV[4] then return {'STALE'} end
@@ -46,11 +46,12 @@ local avail = tonumber(a[3] or '0')
 local room, cap = avail, 'day'
 if k[7] and tonumber(k[7]) - dsum < room then room = tonumber(k[7]) - dsum end
 if k[8] and tonumber(k[8]) - msum < room then room, cap = tonumber(k[8]) - msum, 'month' end
+room = math.max(room, 0) -- a cap that was lowered, or a charge above its hold: what is free still passes
 local n = #ARGV
 for i = 11, #ARGV - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end end
 local amount = tonumber(ARGV[n])
 if amount > avail then return {'FUNDS', S(amount), S(avail)} end
-if amount > room then return {'CAP', cap, S(amount), S(math.max(room, 0))} end
+if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- Nothing below this line can fail.
 redis.call('HSET', KEYS[5], 'st', 'H', 'n', S(n - 10), 'amt', S(amount), 'at', S(now), 'used', '0', 'tokens', S(tokens),
   'lus', S(lus), 'aus', S(aus), 'day', S(day), 'month', S(month), 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])

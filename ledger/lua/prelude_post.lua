@@ -1,8 +1,8 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
 -- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short}; m: {server, state, epoch}.
 local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short'}
-local function moved(tat, us, ratio, now) -- a rate state after the estimate turned out `ratio` times as large
-  return math.max(math.min(tonumber(tat or '0') + math.floor(us * (ratio - 1)), now + MINUTE), 0)
+local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
+  return math.max(math.min(tonumber(tat or '0') + math.floor(us * used / estimate) - us, now + MINUTE), 0)
 end
 local function post(kind, rid, m, h, cost, tokens, event)
   local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt')
@@ -12,14 +12,14 @@ local function post(kind, rid, m, h, cost, tokens, event)
   local hold = holding and tonumber(h[2]) or 0
   local can = tonumber(a[1] or '0') + hold
   local charge = math.min(cost, can) -- available never drops below zero; the rest is the operator's shortfall
-  local one, us_l, us_a, ratio = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1
-  if holding and tokens and tonumber(h[5]) > 0 then ratio = tokens / tonumber(h[5]) end
+  local one, us_l, us_a, used, estimate = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1, 1
+  if holding and tokens and tonumber(h[5]) > 0 then used, estimate = tokens, tonumber(h[5]) end
   -- Nothing below this line can fail.
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
   redis.call('HSET', KEYS[2], 'avail', S(can - charge), 'held', S(tonumber(a[2] or '0') - hold),
-    'live', S(tonumber(a[3] or '0') - one), 'tt', S(moved(a[4], us_a, ratio, now)))
+    'live', S(tonumber(a[3] or '0') - one), 'tt', S(moved(a[4], us_a, used, estimate, now)))
   redis.call('HINCRBY', KEYS[2], 'spent', S(charge))
-  local lf = {'live', S(tonumber(l[1] or '0') - one), 'tt', S(moved(l[2], us_l, ratio, now))}
+  local lf = {'live', S(tonumber(l[1] or '0') - one), 'tt', S(moved(l[2], us_l, used, estimate, now))}
   if h[8] and l[3] == h[8] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = S(math.max(tonumber(l[4]) + charge - hold, 0)) end
   if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = S(math.max(tonumber(l[6]) + charge - hold, 0)) end
   redis.call('HSET', KEYS[3], unpack(lf))

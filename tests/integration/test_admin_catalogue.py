@@ -1,0 +1,197 @@
+"""Upstreams, models and prices through the admin API: what is answered is what the gateway reads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ledger import catalogue, keyspace
+from ledger.catalogue import Catalogue, Target
+from ledger.cold import ColdBook
+from ledger.link import Link
+from ledger.prices import cost_nanos
+from ledger.vault import Vault
+from tests.integration.admin import PRICE, UPSTREAM, Api, hashed, serving
+
+
+@pytest.fixture
+async def api(cold: ColdBook, opened: Link, vault: Vault) -> AsyncIterator[Api]:
+    async with serving(cold, opened, vault) as served:
+        yield served
+
+
+async def in_force(redis: Link) -> Catalogue:
+    """The catalogue of every partition, which must be the same one."""
+    metas = await asyncio.gather(*(hashed(redis, keyspace.meta(p)) for p in keyspace.PARTITIONS))
+    (version,) = {int(meta["config"]) for meta in metas}
+    return catalogue.decode(await redis.command("GET", keyspace.config(version)))
+
+
+# Upstreams
+
+
+async def test_an_upstream_is_in_force_and_its_credential_sealed(api: Api, opened: Link, vault: Vault) -> None:
+    made = await api("POST", "/upstreams", UPSTREAM, idem="u", status=201)
+    assert UPSTREAM["credential"] not in str(made)
+    assert await api("POST", "/upstreams", UPSTREAM, idem="u") == made
+    assert await api("GET", f"/upstreams/{made['id']}") == made
+    assert (await api("GET", "/upstreams"))["items"] == [made]
+    kept = (await in_force(opened)).upstreams[made["id"]]
+    assert (kept.provider, kept.base_url, kept.on_client_left) == ("openai", "https://api.openai.com/v1", "drain")
+    opens = vault.open(kept.credential, purpose=catalogue.credential_purpose(made["id"]))
+    assert opens.decode() == UPSTREAM["credential"]
+
+
+async def test_an_upstream_changes_and_goes(api: Api, opened: Link, vault: Vault) -> None:
+    made = await api("POST", "/upstreams", UPSTREAM, status=201)
+    one = f"/upstreams/{made['id']}"
+    change = {"base_url": "https://eu.example.com/v1/", "credential": "sk-new", "weight": 3, "on_client_left": "abort"}
+    changed = await api("PATCH", one, change)
+    assert (changed["base_url"], changed["weight"], changed["name"]) == ("https://eu.example.com/v1", 3, "openai")
+    kept = (await in_force(opened)).upstreams[made["id"]]
+    assert (kept.base_url, kept.weight, kept.on_client_left) == ("https://eu.example.com/v1", 3, "abort")
+    assert vault.open(kept.credential, purpose=catalogue.credential_purpose(made["id"])) == b"sk-new"
+    await api.model()
+    assert (await api("DELETE", one, status=409))["code"] == "upstream_in_use"
+    await api("DELETE", "/models/gpt-x")
+    await api("DELETE", one)
+    assert not (await in_force(opened)).upstreams
+    await api("DELETE", one, status=404)
+
+
+async def test_upstreams_refuse(api: Api) -> None:
+    made = await api("POST", "/upstreams", UPSTREAM, status=201)
+    assert (await api("POST", "/upstreams", UPSTREAM, status=409))["code"] == "upstream_exists"
+    other = await api("POST", "/upstreams", {**UPSTREAM, "name": "other"}, status=201)
+    assert (await api("PATCH", f"/upstreams/{other['id']}", {"name": "openai"}, status=409))[
+        "code"
+    ] == "upstream_exists"
+    changes: list[dict[str, Any]] = [
+        *({"name": "a b"}, {"provider": "acme"}, {"credential": ""}, {"credential": "a b"}, {"credential": "a\nb"}),
+        *({"weight": -1}, {"on_client_left": "stay"}, {"limits": {"concurrency": 1}}, {"more": 1}),
+        *({"base_url": "http://api.openai.com"}, {"base_url": "https://127.0.0.1/v1"}, {"base_url": "https://x"}),
+    ]
+    for change in changes:
+        await api("POST", "/upstreams", {**UPSTREAM, "name": "third", **change}, status=422)
+    await api("PATCH", f"/upstreams/{made['id']}", {"base_url": "https://169.254.169.254/latest"}, status=422)
+    await api("PATCH", f"/upstreams/{made['id']}", {"weight": None}, status=422)
+    await api("PATCH", f"/upstreams/{made['id']}", {"provider": "xai"}, status=422)
+    for method in ("GET", "DELETE"):
+        await api(method, "/upstreams/up_nobody", status=404)
+    await api("PATCH", "/upstreams/up_nobody", {"weight": 1}, status=404)
+
+
+async def test_private_upstreams_when_allowed(cold: ColdBook, opened: Link, vault: Vault) -> None:
+    async with serving(cold, opened, vault, WEIR_ALLOW_PRIVATE_UPSTREAMS="on") as api:
+        made = await api("POST", "/upstreams", {**UPSTREAM, "base_url": "http://127.0.0.1:9/v1"}, status=201)
+        assert made["base_url"] == "http://127.0.0.1:9/v1"
+
+
+# Models and prices
+
+
+async def test_a_model_is_priced_to_the_pico(api: Api, opened: Link) -> None:
+    upstream = await api("POST", "/upstreams", UPSTREAM, status=201)
+    price = {"input_per_million_usd": "0.0375", "output_per_million_usd": 0.6, "cached_input_per_million_usd": "0"}
+    price |= {"cache_write_5m_per_million_usd": "0.05", "output_audio_per_million_usd": 12, "per_request_usd": "1e-6"}
+    made = await api.model("org/gpt-x:free", price=price, max_input_tokens=128_000, reasons=True)
+    rates = {
+        "input": 37_500,
+        "output": 600_000,
+        "cached_input": 0,
+        "cache_write_5m": 50_000,
+        "output_audio": 12 * 10**6,
+    }
+    assert made["rates_picos"] == {**rates, "request": 10**6}
+    assert made["price"]["input_per_million_usd"] == "0.0375"
+    assert made["price"]["per_request_usd"] == "0.000001"
+    assert made["upstreams"] == [{"upstream": "openai", "model": "org/gpt-x:free"}]
+    assert (await api("GET", "/models/org/gpt-x:free")) == made
+    assert (await api("GET", "/models"))["items"] == [made]
+    kept = (await in_force(opened)).models["org/gpt-x:free"]
+    assert kept.targets == (Target(upstream["id"], "org/gpt-x:free"),)
+    assert (kept.max_output_tokens, kept.max_input_tokens, kept.reasons) == (16_384, 128_000, True)
+    assert cost_nanos(kept.price, {"input_uncached": 1_000, "output": 10}) == 37_500 + 6_000 + 1_000
+
+
+async def test_a_markup_rounds_each_rate_up(api: Api) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    price = {"input_per_million_usd": "0.000001", "output_per_million_usd": "2.50"}
+    made = await api.model(price=price, markup="1.2")
+    assert made["rates_picos"] == {"input": 2, "output": 3_000_000}
+    assert (made["markup"], made["price"]["output_per_million_usd"]) == ("1.20", "2.50")
+
+
+async def test_a_price_has_versions(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    first = await api.model()
+    body = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 1}
+    same = await api("PUT", "/models/gpt-x", body)
+    assert (same["price_version"], same["max_output_tokens"]) == (first["price_version"], 1)
+    dearer = await api("PUT", "/models/gpt-x", {**body, "price": {**PRICE, "input_per_million_usd": "3"}})
+    assert dearer["price_version"] == first["price_version"] + 1
+    kept = (await in_force(opened)).models["gpt-x"].price
+    assert (kept.version, kept.rates["input"]) == (dearer["price_version"], 3 * 10**6)
+    book = (await api("GET", "/prices"))["items"]
+    assert [entry["version"] for entry in book] == [2, 1]
+    (old,) = (await api("GET", "/prices", version=1))["items"]
+    assert (old["model"], old["price"]["input_per_million_usd"]) == ("gpt-x", "2.00")
+    await api("GET", "/prices", version=7, status=404)
+    page = await api("GET", "/prices", limit=1)
+    assert [e["version"] for e in (await api("GET", "/prices", cursor=page["next_cursor"]))["items"]] == [1]
+    await api("DELETE", "/models/gpt-x")
+    assert not (await in_force(opened)).models
+    assert len((await api("GET", "/prices"))["items"]) == 2
+    for method in ("GET", "DELETE"):
+        await api(method, "/models/gpt-x", status=404)
+
+
+async def test_what_cannot_be_billed_is_refused_by_name(api: Api) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    body = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 1}
+    for field, value in (
+        ("per_second_usd", "0.1"),
+        ("web_search_per_thousand_usd", "10"),
+        ("tiers", [{"above_input_tokens": 200_000, "input_per_million_usd": "4"}]),
+        ("service_tiers", {"flex": {}}),
+    ):
+        refused = await api("PUT", "/models/m", {**body, "price": {**PRICE, field: value}}, status=422)
+        assert refused["errors"] == [
+            {"field": f"price.{field}", "message": "cannot be billed by this version yet, so it is not accepted"}
+        ]
+    assert "book is not served" in (await api("PUT", "/models/m", {**body, "price": "book"}, status=422))["detail"]
+    changes: list[dict[str, Any]] = [
+        *({"upstreams": []}, {"upstreams": [{"upstream": "nobody", "model": "m"}]}, {"max_output_tokens": None}),
+        *({"markup": "0"}, {"markup": "1.0000001"}, {"price": {"input_per_million_usd": "1"}}, {"more": 1}),
+        *(
+            {"price": {**PRICE, "input_per_million_usd": "0.0000001"}},
+            {"price": {**PRICE, "input_per_million_usd": "-1"}},
+        ),
+        *({"price": {**PRICE, "input_per_million_usd": "1e30"}}, {"max_output_tokens": 0}, {"max_input_tokens": 0}),
+    ]
+    for change in changes:
+        await api("PUT", "/models/m", {**body, **change}, status=422)
+    await api("PUT", "/models/-m", body, status=422)
+    assert not (await api("GET", "/models"))["items"]
+    assert not (await api("GET", "/prices"))["items"]
+
+
+async def test_a_model_and_the_end_of_its_upstream_do_not_cross(api: Api, opened: Link) -> None:
+    for n in range(6):
+        made = await api("POST", "/upstreams", {**UPSTREAM, "name": f"u{n}"}, status=201)
+        body = {"upstreams": [{"upstream": f"u{n}", "model": "m"}], "price": PRICE, "max_output_tokens": 1}
+        put, gone = await asyncio.gather(
+            api.http.put(f"/v1/models/m{n}", json=body), api.http.delete(f"/v1/upstreams/{made['id']}")
+        )
+        assert (put.status_code, gone.status_code) in {(201, 409), (422, 200)}
+    found = await in_force(opened)
+    assert all(target.upstream in found.upstreams for model in found.models.values() for target in model.targets)
+
+
+async def test_many_changes_at_once_end_in_one_catalogue(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    await asyncio.gather(*(api.model(f"m{n}") for n in range(8)))
+    found = await in_force(opened)
+    assert set(found.models) == {f"m{n}" for n in range(8)}
+    assert {model.price.version for model in found.models.values()} == set(range(1, 9))

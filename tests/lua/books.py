@@ -1,0 +1,188 @@
+"""One partition on a real server: short names for what the scripts do, and a picture of every key that there is."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ledger import hot, keyspace
+from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
+from ledger.link import Arg, Link, Script
+
+P = "5a"
+PLACE = Place(P, "acc", "key", "line")
+VERSIONS = Versions(1, 1, 1)
+USD = 10**9
+CAP = 2**53 - 1
+MINUTE = 60_000_000
+FUTURE = 4_000_000_000_000_000  # microseconds: the year 2096
+EXPIRES = "(expires)"  # what the picture of a hash has when its key has a time to live
+
+State = dict[str, Any]
+
+META = keyspace.meta(P)
+ACCOUNT = keyspace.account(P, "acc")
+KEY = keyspace.api_key(P, "key")
+LINE = keyspace.line(P, "line")
+DUE = keyspace.due(P)
+USAGE = keyspace.usage(P)
+
+
+def hold_key(rid: str = "r1") -> str:
+    return keyspace.hold(P, rid)
+
+
+def ending_keys(rid: str = "r1") -> list[str]:
+    return [META, ACCOUNT, LINE, hold_key(rid), DUE, USAGE]
+
+
+def admit_keys(rid: str = "r1") -> list[str]:
+    return [META, KEY, ACCOUNT, LINE, hold_key(rid), DUE, USAGE]
+
+
+def changed(before: State, **changes: dict[str, Any] | list[Any] | None) -> State:
+    """The state before with some fields of some keys changed; a field or a key that becomes None is gone."""
+    after = dict(before)
+    for name, change in changes.items():
+        key = name.replace("__", ":")
+        if change is None:
+            del after[key]
+        elif isinstance(change, list):
+            after[key] = after.get(key, []) + change
+        else:
+            merged = {**after.get(key, {}), **change}
+            after[key] = {field: value for field, value in merged.items() if value is not None}
+    return {key: value for key, value in after.items() if value}
+
+
+@dataclass
+class Books:
+    """The scripts on partition 5a, with an account `acc` whose key `key` has the lineage `line`."""
+
+    link: Link
+    place: Place = PLACE
+
+    async def open(self, *, term: int = 1, epoch: int = 1, config: int = 1) -> None:
+        common = {"term": term, "epoch": epoch, "config": config, "instance": "i"}
+        assert await hot.reopen(self.link, P, "take", term=term) == "OK"
+        assert await hot.reopen(self.link, P, "recover", **common) == "OK"  # type: ignore[arg-type]
+        assert await hot.reopen(self.link, P, "open", term=term) == "OK"
+
+    async def account(self, credited: int | None = 10 * USD, *, version: int = 1, **fields: Any) -> None:
+        record = {"status": "active", **{name: str(value) for name, value in fields.items()}}
+        assert await hot.publish(self.link, P, keyspace.account(P, self.place.account), version, record)
+        if credited is not None:
+            assert await self.grant(1, credited) == "OK"
+
+    async def key(self, *, version: int = 1, **fields: Any) -> None:
+        record = {"status": "active", **{name: str(value) for name, value in fields.items()}}
+        assert await hot.publish(self.link, P, keyspace.api_key(P, self.place.key), version, record)
+
+    async def ready(self, credited: int = 10 * USD, **key_fields: Any) -> None:
+        """Open, with an account and a key."""
+        await self.open()
+        await self.account(credited)
+        await self.key(**key_fields)
+
+    async def grant(self, number: int, credited: int) -> str:
+        return await hot.grant(self.link, P, self.place.account, number=number, credited_nanos=credited)
+
+    async def admit(
+        self,
+        rid: str = "r1",
+        *amounts: int,
+        tokens: int = 0,
+        keep: int | Literal["hold"] = 0,
+        versions: Versions = VERSIONS,
+        lease_us: int = hot.LEASE_US,
+    ) -> Admitted | Refused:
+        offer = Offer(amounts or (USD,), tokens, keep, b"facts")
+        return await hot.admit(self.link, self.place, rid, versions, offer, lease_us=lease_us)
+
+    async def admitted(self, rid: str = "r1", *amounts: int, **more: Any) -> Admitted:
+        reply = await self.admit(rid, *amounts, **more)
+        assert isinstance(reply, Admitted), reply
+        return reply
+
+    async def settle(
+        self, rid: str = "r1", cost: int = USD, *, tokens: int | None = None, void: bool = False, at: int | None = None
+    ) -> Ended | Old:
+        return await hot.settle(
+            self.link,
+            self.place,
+            rid,
+            cost_nanos=cost,
+            event=b"event",
+            admitted_us=await self.now() if at is None else at,
+            tokens=tokens,
+            void=void,
+        )
+
+    async def progress(self, rid: str = "r1", used: int = 0, *, lease_us: int = hot.LEASE_US) -> str:
+        return await hot.progress(self.link, self.place, rid, used_nanos=used, lease_us=lease_us)
+
+    async def sweep(self, rid: str = "r1") -> Ended | None:
+        return await hot.sweep(self.link, self.place, rid)
+
+    async def make_due(self, rid: str = "r1") -> None:
+        await self.link.command("ZADD", DUE, "XX", 1, rid)
+
+    async def abandon(self, rid: str = "r1") -> Ended:
+        await self.make_due(rid)
+        ended = await self.sweep(rid)
+        assert ended is not None
+        return ended
+
+    async def run(self, script: Script, keys: list[str], *args: Arg) -> list[str]:
+        """The reply as the script gave it."""
+        return [part.decode() for part in await self.link.run(script, keys, args)]
+
+    async def set(self, key: str, **fields: Any) -> None:
+        for name, value in fields.items():
+            await self.link.command("HSET", key, name, str(value))
+
+    async def get(self, key: str, field: str) -> int:
+        return int(await self.link.command("HGET", key, field))
+
+    async def now(self) -> int:
+        seconds, micros = await self.link.command("TIME")
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def of(self, **place: str) -> "Books":
+        """The same partition, seen as another account, key or lineage."""
+        return replace(self, place=self.place._replace(**place))
+
+    async def picture(self) -> State:
+        """Every key of the server, as plain values. An event's time is checked and left out: it cannot be foretold."""
+        found: State = {}
+        now = await self.now()
+        for key in sorted(await self.link.command("KEYS", "*")):
+            name = key.decode().removeprefix(f"w1:{{p{P}}}:")
+            kind = await self.link.command("TYPE", key)
+            if kind == b"hash":
+                found[name] = _pairs(await self.link.command("HGETALL", key))
+                if await self.link.command("PTTL", key) > 0:
+                    found[name][EXPIRES] = "yes"
+            elif kind == b"zset":
+                raw = await self.link.command("ZRANGE", key, 0, -1, "WITHSCORES")
+                scores = raw if raw and isinstance(raw[0], list) else list(zip(raw[::2], raw[1::2], strict=True))
+                found[name] = {member.decode(): int(float(score)) for member, score in scores}
+            elif kind == b"stream":
+                found[name] = [_pairs(fields) for _, fields in await self.link.command("XRANGE", key, "-", "+")]
+                for event in found[name]:
+                    assert now - MINUTE < int(event.pop("at")) <= now
+            else:
+                found[name] = await self.link.command("DUMP", key)
+        return found
+
+
+def _pairs(flat: Any) -> dict[str, str]:
+    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    return {name.decode(): value.decode() for name, value in items}
+
+
+def event(end: str, charge: int, *, seq: int = 1, spent: int | None = None, **more: Any) -> dict[str, str]:
+    """The stream entry of an ended request, without its time."""
+    whole = {
+        "seq": seq, "epoch": 1, "end": end, "rid": "r1", "charge": charge, "short": 0, "hold": 0,
+        "spent": charge if spent is None else spent, "event": "event", **more,
+    }  # fmt: skip
+    return {name: str(value) for name, value in whole.items()}
