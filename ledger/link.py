@@ -214,4 +214,4 @@ def client(url: str, *, name: str = "weir", timeout_s: float = 5.0) -> Redis:
     """A plain client with the driver's usual answers, for loops that read streams."""
     pool = connection_pool(url, name=name)
     pool.connection_kwargs["socket_timeout"] = timeout_s
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)

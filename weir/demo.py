@@ -46,17 +46,15 @@ async def prepare(home: Home, admin_url: str, token: str, provider_url: str) -> 
 
 async def _upstream(admin: httpx2.AsyncClient, known: str | None, provider_url: str) -> str:
     base_url = f"{provider_url}/v1"
-    if known is not None:
-        await _ask(admin, "PATCH", f"/upstreams/{known}", {"base_url": base_url})
-        return known
-    made = await _ask(
-        admin,
-        "POST",
-        "/upstreams",
-        {"name": "scripted-provider", "provider": "openai", "base_url": base_url, "credential": "sk-scripted"},
-        key="demo-upstream",
-    )
-    return str(made["id"])
+    if known is None:
+        # Always the same request under the same key, so that a start which died half-way does not meet its own upstream.
+        first = {"name": "scripted-provider", "provider": "openai", "credential": "sk-scripted"}
+        made = await _ask(
+            admin, "POST", "/upstreams", {**first, "base_url": "http://127.0.0.1:9/v1"}, key="demo-upstream"
+        )
+        known = str(made["id"])
+    await _ask(admin, "PATCH", f"/upstreams/{known}", {"base_url": base_url})
+    return known
 
 
 async def _ask(admin: httpx2.AsyncClient, method: str, path: str, body: Any = None, *, key: str = "") -> dict[str, Any]:

@@ -117,11 +117,13 @@ class Meter:
         return b"".join([frame for frame in frames if not self._look(frame)])
 
     def finish(self) -> bytes:
-        """The answer has ended: what is left to pass on (the start of a frame that never ended)."""
+        """The answer has ended: what is left to pass on (a frame that was never ended)."""
         if self._frames is None:
             self._read_whole(b"".join(self._body))
             return b""
-        return self._frames.rest() if self._hide else b""
+        rest = self._frames.rest()
+        swallow = bool(rest) and self._look(rest)
+        return rest if self._hide and not swallow else b""
 
     def _look(self, frame: bytes) -> bool:
         """Read a frame; whether it is the usage frame that is to be swallowed."""

@@ -51,6 +51,7 @@ class Exchange(Reading):
 
     async def wait(self, connection: "Connection", seconds: float | None) -> bool:
         """Until something has happened here; False if `seconds` have passed first."""
+        assert self._waiter is None, "one reader at a time"
         loop = connection.loop
         self._waiter = loop.create_future()
         self.expired = False
@@ -70,7 +71,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_alarm", "_exchange", "_paused_reading", "_poll", "_saw_eof", "_timer", "_tls", "_transport", "closed", "expires",
-        "idle_limit", "loop", "paused_writing", "pool", "retires", "used",
+        "gave_session", "idle_limit", "loop", "owns_slot", "paused_writing", "pool", "resumed", "retires", "used",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
@@ -78,6 +79,9 @@ class Connection(asyncio.Protocol):
         self.pool = pool
         self.closed = False
         self.used = False
+        self.owns_slot = False
+        self.resumed = False
+        self.gave_session = False
         self.retires = 0.0
         self.expires = 0.0
         self.idle_limit = 0.0
@@ -96,6 +100,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._tls = transport.get_extra_info("ssl_object")
+        self.resumed = self._tls is not None and bool(self._tls.session_reused)
         sock = transport.get_extra_info("socket")
         # A model may think for ten minutes, and a NAT forgets in five.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Any, NamedTuple, cast
 
 import httpx2
@@ -57,7 +57,11 @@ class Stats:
 
 
 class Pool:
-    """`take` is the quick way and `acquire` the sure one; a connection comes back by itself when its answer is complete."""
+    """`take` is the quick way and `acquire` the sure one; a connection comes back by itself when its answer is complete.
+
+    A slot is the right to one connection. It belongs to a connection, to a caller that is making one, or, with or without
+    a connection, to the first in the queue; who has it gives it on.
+    """
 
     def __init__(self, origin: Origin, settings: Settings, stats: Stats) -> None:
         self.origin = origin
@@ -65,9 +69,9 @@ class Pool:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._ssl = _Resuming(settings.ssl_context) if origin.scheme == "https" else None
-        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
+        self._slots = 0
         self._open: set[Connection] = set()
-        self._connecting = 0
+        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
         self._waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -75,12 +79,8 @@ class Pool:
     @property
     def counts(self) -> dict[str, int]:
         """Now."""
-        return {
-            "in_use": len(self._open) - len(self._idle),
-            "idle": len(self._idle),
-            "connecting": self._connecting,
-            "waiting": len(self._waiting),
-        }
+        idle = len(self._idle)
+        return {"busy": self._slots - idle, "idle": idle, "waiting": len(self._waiting), "open": len(self._open)}
 
     def take(self) -> Connection | None:
         """An idle connection that is fit for use; the one used last, so that what is too many can expire."""
@@ -99,22 +99,22 @@ class Pool:
         """A connection, in the order of asking. PoolTimeout, ConnectTimeout or ConnectError if there is none."""
         if self._closed:
             raise httpx2.PoolTimeout("The transport is closed.")
-        if self._waiting or not self._has_room():
+        if self._slots < self._settings.max_connections:
+            self._slots += 1
+        else:
             connection = await self._queue(timeouts.pool)
             if connection is not None:
                 if connection.is_usable(self._loop.time()):
+                    connection.owns_slot = True
                     return connection
-                # Its room is ours: nobody else may be let in by its end.
                 self.stats.stale += 1
-                self._connecting += 1
                 connection.abort()
-                self._connecting -= 1
-        self._connecting += 1
         try:
             connection = await self._connect(timeouts.connect)
-        finally:
-            self._connecting -= 1
-            self._let_in()
+        except BaseException:
+            self._free_slot()
+            raise
+        connection.owns_slot = True
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -122,11 +122,12 @@ class Pool:
         if self._closed or self._loop.time() >= connection.retires:
             connection.abort()
             return
-        if self._ssl is not None and not connection.offered_session:
-            connection.offered_session = True
+        if self._ssl is not None and not connection.gave_session:
+            connection.gave_session = True
             self._ssl.session = connection.session() or self._ssl.session
         waiter = self._next_waiter()
         if waiter is not None:
+            connection.owns_slot = False
             waiter.set_result(connection)
             return
         self._idle[connection] = None
@@ -137,7 +138,9 @@ class Pool:
         """It is closed."""
         self._idle.pop(connection, None)
         self._open.discard(connection)
-        self._let_in()
+        if connection.owns_slot:
+            connection.owns_slot = False
+            self._free_slot()
 
     def close(self) -> None:
         self._closed = True
@@ -148,42 +151,35 @@ class Pool:
         for connection in list(self._open):
             connection.abort()
 
-    # Room, and the queue for it. A future gets a connection, or None: room for a new one, counted as connecting.
-
-    def _has_room(self) -> bool:
-        return len(self._open) + self._connecting < self._settings.max_connections
-
     async def _queue(self, seconds: float | None) -> Connection | None:
+        """A slot, and perhaps the connection that had it."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting[waiter] = None
-        self._let_in()
         try:
             async with asyncio.timeout(seconds):
-                connection = await waiter
+                return await waiter
         except BaseException as error:
             self._waiting.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._undo(waiter.result())
+                self._refuse(waiter.result())
             if isinstance(error, TimeoutError):
                 raise httpx2.PoolTimeout("No connection became free in time.") from None
             raise
-        if connection is None:
-            self._connecting -= 1  # the room kept for us, which acquire takes in the same step
-        return connection
 
-    def _undo(self, granted: Connection | None) -> None:
-        if granted is None:
-            self._connecting -= 1
-            self._let_in()
-        elif not granted.closed:
+    def _refuse(self, granted: Connection | None) -> None:
+        """It was given to a caller who has left meanwhile."""
+        if granted is None or granted.closed:
+            self._free_slot()
+        else:
+            granted.owns_slot = True
             self.give_back(granted)
 
-    def _let_in(self) -> None:
-        while self._waiting and self._has_room():
-            waiter = self._next_waiter()
-            if waiter is not None:
-                self._connecting += 1
-                waiter.set_result(None)
+    def _free_slot(self) -> None:
+        waiter = self._next_waiter()
+        if waiter is None:
+            self._slots -= 1
+        else:
+            waiter.set_result(None)
 
     def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
         while self._waiting:
@@ -196,29 +192,34 @@ class Pool:
         """Close what has been idle for too long; one timer for all, while there is any."""
         self._sweeper = None
         now = self._loop.time()
-        for connection in [c for c in self._idle if c.expires <= now]:
+        for connection in [idle for idle in self._idle if idle.expires <= now]:
             connection.abort()
         if self._idle:
-            self._sweeper = self._loop.call_at(min(c.expires for c in self._idle) + 0.05, self._sweep)
-
-    # Connecting.
+            soonest = min(connection.expires for connection in self._idle)
+            self._sweeper = self._loop.call_at(soonest, self._sweep)
 
     async def _connect(self, seconds: float | None) -> Connection:
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._addresses()
-                connection = await self._race(addresses)
+                connection = await self._race(await self._addresses())
         except TimeoutError:
             raise httpx2.ConnectTimeout("The upstream could not be connected to in time.") from None
-        except OSError as error:  # which ssl.SSLError and socket.gaierror are
+        except OSError as error:  # as are ssl.SSLError and socket.gaierror
+            if self._ssl is not None:
+                self._ssl.session = None
             raise httpx2.ConnectError(f"The upstream could not be connected to: {error}") from error
         if self._closed or connection.closed:
             connection.abort()
             raise httpx2.ConnectError("The connection was closed as soon as it was made.")
+        connection.idle_limit = self._settings.keepalive_s
+        spread = random.uniform(0.9, 1.0)  # noqa: S311  or all would retire at once
+        connection.retires = self._loop.time() + self._settings.max_age_s * spread
+        self.stats.opened += 1
+        self.stats.resumed += connection.resumed
         return connection
 
     async def _addresses(self) -> list[str]:
-        """Each time anew, and every one of them allowed: the one that was checked is the one that is connected to."""
+        """Each time anew, and all of them allowed: what was checked is what is connected to."""
         host, port = self.origin.host, self.origin.port
         try:
             found: Sequence[str] = [str(ipaddress.ip_address(host))]
@@ -232,57 +233,84 @@ class Pool:
         return _interleaved(found)
 
     async def _race(self, addresses: Sequence[str]) -> Connection:
-        """Happy eyeballs (RFC 8305), our own because uvloop has none: each address a moment after the last."""
+        """Happy eyeballs (RFC 8305), our own because uvloop has none: each address a moment after the one before."""
         if len(addresses) == 1:
             return await self._attempt(addresses[0])
         attempts: list[asyncio.Task[Connection]] = []
+        running: set[asyncio.Task[Connection]] = set()
         winner: asyncio.Task[Connection] | None = None
+        left = list(addresses)
         try:
-            left = list(addresses)
-            running: set[asyncio.Task[Connection]] = set()
             while left or running:
                 if left:
-                    attempt = self._loop.create_task(self._attempt(left.pop(0)))
-                    attempts.append(attempt)
-                    running.add(attempt)
-                wait_s = _STAGGER_S if left else None
-                done, running = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                    attempts.append(self._loop.create_task(self._attempt(left.pop(0))))
+                    running.add(attempts[-1])
+                stagger = _STAGGER_S if left else None
+                done, running = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
                 winner = next((task for task in done if task.exception() is None), None)
                 if winner is not None:
                     return winner.result()
-            raise _told_best(attempts)
+            raise cast("BaseException", attempts[0].exception())
         finally:
-            await self._clear(attempts, winner)
-
-    async def _clear(self, attempts: list[asyncio.Task[Connection]], winner: asyncio.Task[Connection] | None) -> None:
-        for task in attempts:
-            if task is winner:
-                continue
-            task.add_done_callback(_abort_loser)
-            task.cancel()
+            for task in attempts:
+                if task is not winner:
+                    task.add_done_callback(_abort_loser)
+                    task.cancel()
 
     async def _attempt(self, address: str) -> Connection:
-        connection: Connection | None = None
-
-        def make() -> Connection:
-            nonlocal connection
-            connection = Connection(self, self._loop)
-            return connection
-
+        connection = Connection(self, self._loop)
         tls: dict[str, Any] = {}
         if self._ssl is not None:
             tls = {"ssl": self._ssl, "server_hostname": self.origin.host, "ssl_shutdown_timeout": _SHUTDOWN_S}
         try:
-            await self._loop.create_connection(make, address, self.origin.port, **tls)
+            await self._loop.create_connection(lambda: connection, address, self.origin.port, **tls)
         except BaseException:
-            if connection is not None:
-                connection.abort()
+            connection.abort()
             raise
-        made = cast("Connection", connection)
-        self._open.add(made)
-        made.idle_limit = self._settings.keepalive_s
-        made.retires = self._loop.time() + self._settings.max_age_s * random.uniform(0.9, 1.0)  # noqa: S311
-        self.stats.opened += 1
-        if made.resumed:
-            self.stats.resumed += 1
-        return made
+        self._open.add(connection)
+        return connection
+
+
+class _Resuming:
+    """An SSL context that goes on with an earlier session of the same origin.
+
+    No event loop's API takes a session. But asyncio and uvloop ask nothing of a context except `wrap_bio`, and that takes
+    one; so does a resumed handshake spare the server's certificate, its check, and over TLS 1.2 a round trip.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.session: ssl.SSLSession | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> ssl.SSLObject:
+        return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, self.session)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _plain(address: str) -> Address:
+    """As a rule should see it: an IPv4 address in IPv6's clothes is an IPv4 address."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def _interleaved(addresses: Sequence[str]) -> list[str]:
+    """The families in turn, beginning with the resolver's first."""
+    first = ":" in addresses[0]
+    preferred = [address for address in addresses if (":" in address) == first]
+    others = [address for address in addresses if (":" in address) != first]
+    return [address for pair in zip_longest(preferred, others) for address in pair if address is not None]
+
+
+def _abort_loser(task: asyncio.Task[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()

@@ -36,8 +36,8 @@ class Reading:
 
     __slots__ = (
         "_bare", "_begun", "_body_bytes", "_ended", "_excess", "_head_bytes", "_head_request", "_keep_alive", "_left",
-        "_length", "_max_body", "_mode", "_parser", "_received", "_tail", "_te", "_te_count", "_version", "buffered", "chunks",
-        "complete", "headers", "interim", "status",
+        "_length", "_max_body", "_mode", "_parser", "_received", "_tail", "_te", "_te_count", "buffered", "chunks",
+        "complete", "headers", "interim", "keep_alive", "status", "version",
     )  # fmt: skip
 
     def __init__(self, *, head_request: bool = False, max_body_bytes: int = MAX_BODY_BYTES) -> None:
@@ -99,7 +99,7 @@ class Reading:
         self._parser = httptools.HttpResponseParser(self)
         self._received = 0
         self._keep_alive = False
-        self._version = ""
+        self.version = ""
         self._length: bytes | None = None
         self._te: bytes | None = None
         self._te_count = 0
@@ -162,11 +162,11 @@ class Reading:
         status, te = self._received, self._te
         if status > 599:
             raise Violation("The response has no valid status.")
-        if self._version not in ("1.1", "1.0"):
+        if self.version not in ("1.1", "1.0"):
             raise Violation("The response is of another version of HTTP.")
         length = None if self._length is None else int(self._length)  # digits: the parser has seen to that
         if te is not None and (
-            length is not None or self._te_count > 1 or self._version == "1.0" or te.strip().lower() != b"chunked"
+            length is not None or self._te_count > 1 or self.version == "1.0" or te.strip().lower() != b"chunked"
         ):
             raise Violation("The response's transfer-encoding is not one that can be read.")
         if length is not None and length > self._max_body:
@@ -262,7 +262,7 @@ class Reading:
             self._begun = True
             self._received = self._parser.get_status_code()
             self._keep_alive = self._parser.should_keep_alive()
-            self._version = self._parser.get_http_version()
+            self.version = self._parser.get_http_version()
 
     def on_body(self, data: bytes) -> None:
         if not self._ended:

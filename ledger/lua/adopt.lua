@@ -7,10 +7,10 @@ local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if m[1] ~= server() or m[2] ~= 'rebuild' then return {'FENCED'} end
 local charge, short = whole(ARGV[3]), whole(ARGV[4])
 if not charge or not short or (ARGV[2] ~= 'S' and ARGV[2] ~= 'X') then return redis.error_reply('EARG') end
-local h = redis.call('HMGET', KEYS[4], 'st', 'amt', 'charge')
+local h = redis.call('HMGET', KEYS[4], 'st', 'amt', 'charge', 'day', 'month')
 if h[1] == 'S' or h[1] == ARGV[2] then return {'REPEAT'} end
 local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
-local live = tonumber(redis.call('HGET', KEYS[3], 'live') or '0')
+local l = redis.call('HMGET', KEYS[3], 'live', 'day', 'dsum', 'month', 'msum')
 redis.call('ZSCORE', KEYS[5], ARGV[1])
 local hold, one = 0, 0
 if h[1] == 'H' then hold, one = tonumber(h[2]), 1 end
@@ -18,7 +18,12 @@ local more = charge - tonumber(h[3] or '0') -- an abandoned request's first char
 redis.call('HSET', KEYS[2], 'avail', S(tonumber(a[1] or '0') + hold - more), 'held', S(tonumber(a[2] or '0') - hold),
   'live', S(tonumber(a[3] or '0') - one))
 redis.call('HINCRBY', KEYS[2], 'spent', S(more))
-if one == 1 then redis.call('HSET', KEYS[3], 'live', S(live - 1)) end
+if one == 1 then redis.call('HSET', KEYS[3], 'live', S(tonumber(l[1] or '0') - 1)) end
+local function cap(name, period, current, sum) -- as at a settle: only while the period of the admit still runs
+  if period and period == current then redis.call('HSET', KEYS[3], name, S(math.max(tonumber(sum) + more - hold, 0))) end
+end
+cap('dsum', h[4], l[2], l[3])
+cap('msum', h[5], l[4], l[5])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('HSET', KEYS[4], 'st', ARGV[2], 'charge', S(charge), 'short', S(short))
 redis.call('PEXPIRE', KEYS[4], MARK_MS)

@@ -240,8 +240,8 @@ async def test_a_full_server_still_takes_money_and_frees_holds(books: Books) -> 
         await books.admitted(rid)
     await books.link.command("CONFIG", "SET", "maxmemory", "1")
     assert await books.settle("r1", 5) == Ended("settled", 5, 0, 1)
-    assert await books.progress("r2", 7) == "OK"
-    assert await books.abandon("r2") == Ended("abandoned", 7, 0, 2)
+    assert await books.progress("r2", 7, lease_us=0) == "OK"
+    assert await books.sweep("r2") == Ended("abandoned", 7, 0, 2)
     assert await books.settle("r3", 0, void=True) == Ended("voided", 0, 0, 3)
     assert await books.settle("r4", 1) == Ended("orphan", 1, 0, 4)
     assert await books.grant(2, 11 * USD) == "OK"
