@@ -261,7 +261,6 @@ def _timeouts(extensions: Mapping[str, Any]) -> Timeouts:
 def _checked(context: ssl.SSLContext) -> ssl.SSLContext:
     if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
         raise ValueError("The upstream's certificate must be verified.")
-    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])
     return context

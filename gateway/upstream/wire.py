@@ -7,7 +7,7 @@ left over behind a message makes the connection unfit for another: a desync woul
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httptools
 import httpx2
@@ -58,6 +58,7 @@ class Reading:
         self._bare = 0
         self._ended = False
         self._excess = False
+        self._parser: Any = None
         self._keep_alive = False
         self._new_head()
 
