@@ -13,7 +13,7 @@ from admin_api.problems import MONGO_AWAY, REDIS_AWAY
 from admin_api.stores import Stores, StoresDep
 from ledger import __version__
 from ledger.cold import ColdBook
-from ledger.link import Link
+from ledger.link import Caller
 from ledger.settings import Settings
 from ledger.vault import Vault
 
@@ -24,7 +24,7 @@ async def _documented(_: Annotated[HTTPAuthorizationCredentials | None, Security
     """The Door decides; this puts the scheme into the OpenAPI document."""
 
 
-def create_app(settings: Settings, cold: ColdBook, redis: Link, vault: Vault) -> FastAPI:
+def create_app(settings: Settings, cold: ColdBook, redis: Caller, vault: Vault) -> FastAPI:
     """The app on stores that are open already, and that whoever opened them closes (`serve`, or a test)."""
     app = FastAPI(title="Weir admin API", version=__version__, redoc_url=None)
     app.state.stores = Stores(settings, cold, redis, vault)

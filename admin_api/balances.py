@@ -9,7 +9,7 @@ from admin_api.fields import money_pair
 from ledger import keyspace
 from ledger.cold import Document
 from ledger.hot import Fenced
-from ledger.link import Link
+from ledger.link import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Balance:
         return {key: value for pair in pairs for key, value in money_pair(*pair).items()}
 
 
-async def read(redis: Link, accounts: Sequence[Document]) -> list[Balance]:
+async def read(redis: Caller, accounts: Sequence[Document]) -> list[Balance]:
     """Their balances, in one round trip; Fenced where this server may not (yet) serve a partition.
 
     Without that check a Redis that was just wiped would read as a balance of zero.
@@ -50,7 +50,7 @@ async def read(redis: Link, accounts: Sequence[Document]) -> list[Balance]:
     return [Balance(*(int(value or 0) for value in row)) for row in rows]
 
 
-async def of(redis: Link, account: Document) -> Balance:
+async def of(redis: Caller, account: Document) -> Balance:
     (balance,) = await read(redis, [account])
     return balance
 

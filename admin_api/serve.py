@@ -14,7 +14,8 @@ from admin_api.app import create_app
 from admin_api.problems import MONGO_AWAY, REDIS_AWAY
 from ledger import catalogue, publish, settings
 from ledger.cold import ColdBook, ColdBookError
-from ledger.link import Link
+from ledger.connect import connect
+from ledger.link import Caller
 from ledger.settings import Settings, SettingsError
 from ledger.vault import Vault, VaultError
 
@@ -49,7 +50,7 @@ async def _run(loaded: Settings) -> None:
     cold = ColdBook(loaded.mongo_url)
     try:
         await cold.prepare()
-        async with Link(loaded.redis_url, name="weir-admin") as redis:
+        async with connect(loaded.redis_url, name="weir-admin") as redis:
             await _pepper(cold, redis, vault)
             app = create_app(loaded, cold, redis, vault)
             config = uvicorn.Config(
@@ -60,7 +61,7 @@ async def _run(loaded: Settings) -> None:
         await cold.close()
 
 
-async def _pepper(cold: ColdBook, redis: Link, vault: Vault) -> None:
+async def _pepper(cold: ColdBook, redis: Caller, vault: Vault) -> None:
     """See that keys can be made: there is a pepper, it opens, and, if Redis is there, the gateway knows it."""
     version = await publish.ensure_pepper(cold, vault)
     found = await cold.peppers.find_one({"_id": version})
@@ -98,7 +99,7 @@ class _Server(uvicorn.Server):
         self.up.set()
 
 
-async def _serve(server: _Server, listener: socket.socket, cold: ColdBook, redis: Link) -> None:
+async def _serve(server: _Server, listener: socket.socket, cold: ColdBook, redis: Caller) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has stopped; a handler of ours makes that a clean exit.
@@ -112,7 +113,7 @@ async def _serve(server: _Server, listener: socket.socket, cold: ColdBook, redis
             await telling
 
 
-async def _tell_when_ready(server: _Server, cold: ColdBook, redis: Link) -> None:
+async def _tell_when_ready(server: _Server, cold: ColdBook, redis: Caller) -> None:
     """Write `ready` to WEIR_READY_FD once this serves and both stores have answered."""
     await server.up.wait()
     while True:

@@ -10,7 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 
 from ledger.cold import ColdBook
-from ledger.link import Link
+from ledger.link import Caller
 from ledger.settings import Settings
 from ledger.vault import Vault
 
@@ -26,7 +26,7 @@ class Stores:
 
     settings: Settings
     cold: ColdBook
-    redis: Link
+    redis: Caller
     vault: Vault
 
 

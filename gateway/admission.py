@@ -12,7 +12,7 @@ from ledger.catalogue import Model
 from ledger.facts import Facts
 from ledger.hot import Admitted, Fenced, Offer, Place, Refused
 from ledger.keys import KeyId
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 from ledger.money import format_usd
 from ledger.prices import cost_nanos, quote_nanos
 
@@ -57,7 +57,7 @@ class Ticket(NamedTuple):
 class Admission:
     """Decides who is served. Everything here may be out of date; the admit script has the last word."""
 
-    def __init__(self, redis: Link, catalogues: Catalogues) -> None:
+    def __init__(self, redis: Caller, catalogues: Catalogues) -> None:
         self._redis = redis
         self._catalogues = catalogues
         self._snapshots = Snapshots(redis)
@@ -295,7 +295,7 @@ class _Capped(NamedTuple):
         return self.wish.streamed
 
 
-async def balance(redis: Link, place: Place) -> Sequence[int]:
+async def balance(redis: Caller, place: Place) -> Sequence[int]:
     """credited, spent, held and available of an account, in nano-USD."""
     names = ("credited", "spent", "held", "avail")
     row = await redis.command("HMGET", keyspace.account(place.partition, place.account), *names)

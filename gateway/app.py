@@ -15,7 +15,8 @@ from gateway.proxy import ChatCompletions
 from gateway.settler import Settler
 from gateway.upstream.client import Upstreams, make_transport
 from ledger import keyspace, log
-from ledger.link import Link, StoreUnavailable
+from ledger.connect import connect
+from ledger.link import StoreUnavailable
 from ledger.settings import Settings
 from ledger.vault import Vault, VaultError
 
@@ -30,7 +31,7 @@ class Gateway:
         assert settings.master_key is not None
         self._settings = settings
         self._on_ready = on_ready
-        self._redis = Link(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
+        self._redis = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
         self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
         self._transport = make_transport(settings.upstream_ca_file)
         self._settler = Settler(self._redis)

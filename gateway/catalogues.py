@@ -13,7 +13,7 @@ from ledger import catalogue, common_metrics, keys, keyspace, policy
 from ledger.catalogue import Catalogue, Upstream
 from ledger.hot import Place, Versions
 from ledger.keys import KeyId
-from ledger.link import Link
+from ledger.link import Caller
 from ledger.vault import Vault
 
 _SNAPSHOTS = 100_000
@@ -54,7 +54,7 @@ class Snapshot(NamedTuple):
 class Catalogues:
     """Holds the newest catalogue this worker has seen."""
 
-    def __init__(self, redis: Link, vault: Vault) -> None:
+    def __init__(self, redis: Caller, vault: Vault) -> None:
         self._redis = redis
         self._vault = vault
         self.now: Opened | None = None
@@ -86,7 +86,7 @@ class Catalogues:
 class Snapshots:
     """API keys as Redis has them, the most recently used ones in memory."""
 
-    def __init__(self, redis: Link, *, most: int = _SNAPSHOTS) -> None:
+    def __init__(self, redis: Caller, *, most: int = _SNAPSHOTS) -> None:
         self._redis = redis
         self._most = most
         self._known: OrderedDict[str, Snapshot] = OrderedDict()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ledger import hot, log
 from ledger.hot import Fenced, Place
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 
 TICK_S = 2.0
 RENEW_S = 15.0
@@ -34,7 +34,7 @@ class Flight(Protocol):
 class Flights:
     """Everything in flight on this worker."""
 
-    def __init__(self, redis: Link, *, tick_s: float = TICK_S) -> None:
+    def __init__(self, redis: Caller, *, tick_s: float = TICK_S) -> None:
         self._redis = redis
         self._tick_s = tick_s
         self._flying: dict[str, Flight] = {}

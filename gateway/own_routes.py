@@ -13,14 +13,14 @@ from gateway.headers import bearer
 from gateway.proxy import refuse
 from gateway.refusals import Code, Refusal
 from ledger import request_id
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 from ledger.money import format_usd
 
 
 class OwnRoutes:
     """Handlers that need the store or the catalogue."""
 
-    def __init__(self, redis: Link, admits: Admission, catalogues: Catalogues) -> None:
+    def __init__(self, redis: Caller, admits: Admission, catalogues: Catalogues) -> None:
         self._redis = redis
         self._admits = admits
         self._catalogues = catalogues

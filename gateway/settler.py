@@ -10,7 +10,7 @@ from gateway import metrics
 from ledger import common_metrics, facts, hot, log
 from ledger.facts import Facts
 from ledger.hot import Ended, Fenced, Place
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -30,7 +30,7 @@ class Settlement(NamedTuple):
 class Settler:
     """Settles in the background; `put` never waits and never fails."""
 
-    def __init__(self, redis: Link) -> None:
+    def __init__(self, redis: Caller) -> None:
         self._redis = redis
         self._tasks: set[asyncio.Task[None]] = set()
 

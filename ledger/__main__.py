@@ -5,8 +5,10 @@ import asyncio
 import uvloop
 
 from ledger import log, process, publish
+from ledger.cluster import SCHEME
 from ledger.cold import ColdBook, ColdBookError
-from ledger.link import Link, client
+from ledger.connect import connect
+from ledger.link import client
 from ledger.settings import Settings
 from ledger.vault import Vault
 from ledger.worker import Worker
@@ -17,16 +19,18 @@ async def run(settings: Settings) -> None:
     assert settings.master_key is not None
     vault = Vault(settings.master_key, settings.master_key_previous)
     cold = ColdBook(settings.mongo_url)
-    reader = client(settings.redis_url, name="weir-ledger-reader", timeout_s=10)
+    alone = not settings.redis_url.startswith(f"{SCHEME}://")
+    reader = client(settings.redis_url, name="weir-ledger-reader", timeout_s=10) if alone else None
     try:
         await cold.prepare()
         await publish.ensure_pepper(cold, vault)
-        async with Link(settings.redis_url, name="weir-ledger", deadline_s=10) as link:
+        async with connect(settings.redis_url, name="weir-ledger", deadline_s=10) as link:
             worker = Worker(cold, link, reader, on_ready=process.tell_ready)
             process.on_stop(worker.stop)
             await worker.run()
     finally:
-        await reader.aclose()
+        if reader is not None:
+            await reader.aclose()
         await cold.close()
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ledger import keyspace
 from ledger.cold import ColdBook, Document
-from ledger.link import Link
+from ledger.link import Caller
 
 _TRIES = 5
 _PAUSE_S = 0.2
@@ -59,7 +59,7 @@ class _Side(msgspec.Struct):
     waiting_nanos: int = 0
 
 
-async def audit(cold: ColdBook, redis: Link) -> Report:
+async def audit(cold: ColdBook, redis: Caller) -> Report:
     """Compare the books; both must be reachable."""
     accounts = [d async for d in cold.accounts.find({}, {"partition": 1, "credited_nanos": 1})]
     totals = {"credited": 0, "spent": 0, "held": 0, "avail": 0}
@@ -91,7 +91,7 @@ async def audit(cold: ColdBook, redis: Link) -> Report:
 
 
 async def _settled(
-    cold: ColdBook, redis: Link, partition: str, documents: list[Document]
+    cold: ColdBook, redis: Caller, partition: str, documents: list[Document]
 ) -> tuple[dict[str, _Side], list[Difference], int]:
     """One partition, read until nothing differs or the tries are used up."""
     for attempt in range(_TRIES):
@@ -105,7 +105,7 @@ async def _settled(
     return sides, differences, gaps
 
 
-async def _redis_side(redis: Link, partition: str, ids: list[str]) -> dict[str, _Side]:
+async def _redis_side(redis: Caller, partition: str, ids: list[str]) -> dict[str, _Side]:
     sides = {account: _Side(waiting_ids=set()) for account in ids}
     for entry_id, fields in await _all_waiting(redis, partition):
         del entry_id
@@ -132,7 +132,7 @@ async def _redis_side(redis: Link, partition: str, ids: list[str]) -> dict[str, 
     return sides
 
 
-async def _all_waiting(redis: Link, partition: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+async def _all_waiting(redis: Caller, partition: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
     raw: Any = await redis.command("XRANGE", keyspace.usage(partition), "-", "+")
     return [(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))) for entry_id, flat in raw]
 
@@ -158,7 +158,7 @@ async def _compare(cold: ColdBook, document: Document, side: _Side) -> list[Diff
     return found
 
 
-async def _gaps(cold: ColdBook, redis: Link, partition: str) -> int:
+async def _gaps(cold: ColdBook, redis: Caller, partition: str) -> int:
     """Sequence numbers of the open epoch that are in neither book; closed epochs against where they were closed."""
     epoch, seq = await redis.command("HMGET", keyspace.meta(partition), "epoch", "seq")
     due = {int(epoch or 0): int(seq or 0)}

@@ -15,10 +15,11 @@ from redis.exceptions import ResponseError
 
 from ledger import events, keyspace, log, metrics
 from ledger.cold import DUPLICATE_KEY, ColdBook, Document, now
-from ledger.link import Link
+from ledger.link import Caller
 
-BATCH = 500
+BATCH = 200  # of each stream
 BLOCK_MS = 500
+POLL_S = 0.05
 BRAKE = 100  # unreadable events in one batch: more than bad luck, so stop instead of parking everything
 _CONSUMER = "worker"
 
@@ -29,7 +30,7 @@ class BrakePulled(Exception):
     """Too many events of a batch cannot be read: a release that does not fit, not a damaged entry."""
 
 
-async def prepare(redis: Link) -> None:
+async def prepare(redis: Caller) -> None:
     """Make the consumer groups, from the streams' beginnings: `$` would skip what was booked before."""
     made = (
         redis.command("XGROUP", "CREATE", keyspace.usage(p), keyspace.CONSUMER_GROUP, "0", "MKSTREAM")
@@ -43,9 +44,13 @@ async def prepare(redis: Link) -> None:
 
 
 class Consumer:
-    """Moves usage events; `step` is one batch."""
+    """Moves usage events; `step` is one batch.
 
-    def __init__(self, cold: ColdBook, link: Link, reader: Redis) -> None:
+    `reader` waits for all streams in one command, on a connection of its own. A cluster has no such command: without a
+    reader every stream is asked in turn, all in one pipeline a node.
+    """
+
+    def __init__(self, cold: ColdBook, link: Caller, reader: Redis | None) -> None:
         self._cold = cold
         self._link = link
         self._reader = reader
@@ -58,10 +63,7 @@ class Consumer:
     async def step(self) -> int:
         """Move one batch; how many events it had. Waits up to BLOCK_MS when there are none."""
         start = "0" if self._resuming else ">"
-        streams: Any = {keyspace.usage(p): start for p in keyspace.PARTITIONS}
-        block = None if self._resuming else BLOCK_MS
-        raw = await self._reader.xreadgroup(keyspace.CONSUMER_GROUP, _CONSUMER, streams, count=BATCH, block=block)
-        entries = _entries(raw)
+        entries = await (self._wait(start) if self._reader is not None else self._poll(start))
         if self._resuming and not entries:
             self._resuming = False
         if entries:
@@ -72,6 +74,28 @@ class Consumer:
         elif not self._resuming:
             metrics.LAG_SECONDS.set(0)
         return len(entries)
+
+    async def _wait(self, start: str) -> list[Entry]:
+        assert self._reader is not None
+        streams: Any = {keyspace.usage(p): start for p in keyspace.PARTITIONS}
+        block = None if self._resuming else BLOCK_MS
+        return _entries(
+            await self._reader.xreadgroup(keyspace.CONSUMER_GROUP, _CONSUMER, streams, count=BATCH, block=block)
+        )
+
+    async def _poll(self, start: str) -> list[Entry]:
+        group = ("XREADGROUP", "GROUP", keyspace.CONSUMER_GROUP, _CONSUMER, "COUNT", BATCH, "STREAMS")
+        keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
+        replies = await asyncio.gather(*(self._link.command(*group, key, start, key=key) for key in keys))
+        found: list[Entry] = []
+        for reply in replies:
+            for stream, batch in reply or []:
+                for entry_id, flat in batch:
+                    fields = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+                    found.append((stream.decode(), entry_id, fields))
+        if not found and not self._resuming:
+            await asyncio.sleep(POLL_S)
+        return found
 
     async def _write(self, entries: list[Entry]) -> None:
         documents, dead = [], []
@@ -110,15 +134,12 @@ class Consumer:
         by_stream: dict[str, list[bytes]] = {}
         for stream, entry_id, _ in entries:
             by_stream.setdefault(stream, []).append(entry_id)
-        replies = []
-        for stream, ids in by_stream.items():
-            replies += [
-                self._link.command("MULTI"),
-                self._link.command("XACK", stream, keyspace.CONSUMER_GROUP, *ids),
-                self._link.command("XDEL", stream, *ids),
-                self._link.command("EXEC"),
-            ]
-        await asyncio.gather(*replies)
+        await asyncio.gather(
+            *(
+                self._link.transaction(stream, ("XACK", stream, keyspace.CONSUMER_GROUP, *ids), ("XDEL", stream, *ids))
+                for stream, ids in by_stream.items()
+            )
+        )
 
 
 def _entries(raw: Any) -> list[Entry]:

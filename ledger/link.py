@@ -43,11 +43,15 @@ class Script:
 
 
 class Caller(Protocol):
-    """What can run scripts and plain reads: the gateway's and the worker's Link, a test's plain client."""
+    """What can run scripts and commands: a Link to one server, or a ClusterLink to many."""
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> asyncio.Future[Any]: ...
 
-    def command(self, *words: Arg) -> asyncio.Future[Any]: ...
+    def command(self, *words: Arg, key: str | None = None) -> asyncio.Future[Any]: ...
+
+    def transaction(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]: ...
+
+    def server_of(self, key: str) -> object: ...
 
 
 class _Call:
@@ -79,8 +83,12 @@ class Link:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._serve(), name="redis link")
+        self.start()
         return self
+
+    def start(self) -> None:
+        """Connect, and stay connected until the block ends."""
+        self._task = asyncio.create_task(self._serve(), name="redis link")
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
@@ -94,9 +102,22 @@ class Link:
         """Run a script; the future has its reply, or raises ResponseError or StoreUnavailable."""
         return self._add(script, (len(keys), *keys, *args))
 
-    def command(self, *words: Arg) -> asyncio.Future[Any]:
+    def command(self, *words: Arg, key: str | None = None) -> asyncio.Future[Any]:
         """Any other command, for readers and loaders; the gateway's path uses none when its snapshots are fresh."""
+        del key  # there is one server
         return self._add(None, words)
+
+    def transaction(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]:
+        """MULTI ... EXEC; the future has EXEC's answer. They leave together, so nothing comes in between."""
+        del key
+        for words in (("MULTI",), *commands):
+            self._add(None, words).add_done_callback(_ignore)
+        return self._add(None, ("EXEC",))
+
+    def server_of(self, key: str) -> object:
+        """Names the server that has this key, as far as is known: one name for all keys."""
+        del key
+        return self._pool
 
     def _add(self, script: Script | None, args: tuple[Any, ...]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -187,6 +208,12 @@ class Link:
         for queue in (self._sent, self._waiting):
             while queue:
                 queue.popleft().fail(error)
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    """EXEC's answer says what became of a transaction's parts."""
+    if not future.cancelled():
+        future.exception()
 
 
 def connection_pool(url: str, *, name: str) -> ConnectionPool:

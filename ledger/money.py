@@ -32,8 +32,12 @@ def parse_usd(text: str, *, scale: int = NANOS_PER_USD) -> int:
         raise AmountError(f"{text!r} is not an amount in USD; write it like 12.50") from None
     if not value.is_finite():
         raise AmountError(f"{text!r} is not a finite amount")
-    if abs(value) > MAX_NANOS:
+    if not value:
+        return 0
+    if value.adjusted() > 15 or value.copy_abs() > MAX_NANOS:
         raise AmountError(f"{text!r} is out of range")
+    if value.adjusted() < -12:  # before the ratio: of 1e-999999999 it would have a billion digits
+        raise AmountError(f"{text!r} is finer than 1/{scale} USD")
     numerator, denominator = value.as_integer_ratio()  # a Decimal product would round at 28 digits
     whole, rest = divmod(numerator * scale, denominator)
     if rest:

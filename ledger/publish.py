@@ -13,7 +13,7 @@ import msgspec
 from ledger import catalogue, hot, keyspace
 from ledger.cold import ColdBook, Document
 from ledger.hot import Fenced
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 from ledger.policy import AccountPolicy, AccountRecord, KeyPolicy, KeyRecord, Limits
 from ledger.prices import Price
 from ledger.vault import Vault
@@ -21,7 +21,7 @@ from ledger.vault import Vault
 _OLD_CONFIG_S = 86_400
 
 
-async def account(redis: Link, document: Document) -> bool:
+async def account(redis: Caller, document: Document) -> bool:
     """Put an account's policy and credited total in force; False if the balance would be too large to count."""
     record = AccountRecord(
         status=document["status"],
@@ -33,7 +33,7 @@ async def account(redis: Link, document: Document) -> bool:
     return not document["grant_number"] or await grants(redis, document) != "RANGE"
 
 
-async def grants(redis: Link, document: Document) -> str:
+async def grants(redis: Caller, document: Document) -> str:
     """Put an account's credited total in force: OK, REPEAT, or RANGE if the balance would be too large to count."""
     return await hot.grant(
         redis,
@@ -44,7 +44,7 @@ async def grants(redis: Link, document: Document) -> str:
     )
 
 
-async def api_key(redis: Link, document: Document) -> None:
+async def api_key(redis: Caller, document: Document) -> None:
     """Put an API key's policy and status in force."""
     record = KeyRecord(
         digest=document["digest"],
@@ -82,7 +82,7 @@ async def ensure_pepper(cold: ColdBook, vault: Vault) -> str:
     return str(newest["_id"])
 
 
-async def config(cold: ColdBook, redis: Link) -> int:
+async def config(cold: ColdBook, redis: Caller) -> int:
     """Build the catalogue of the current config version, and put it in force on every partition; the version."""
     # One snapshot, or a model that was just added could be read beside upstreams that do not have its own yet.
     async with cold.client.start_session(snapshot=True) as session:
@@ -128,7 +128,7 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
     return catalogue.Catalogue(version, models, upstreams, peppers)
 
 
-async def complete_pending(cold: ColdBook, redis: Link) -> int:
+async def complete_pending(cold: ColdBook, redis: Caller) -> int:
     """Put in force whatever could not be when it was written; how many records were."""
     done = 0
     async for document in cold.accounts.find({"dirty": True}).limit(1000):

@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError
 from ledger import hot, keyspace, publish
 from ledger.cold import DUPLICATE_KEY, ColdBook
 from ledger.hot import Place
-from ledger.link import Link
+from ledger.link import Caller
 
 
 class Refused(Exception):
@@ -46,15 +46,33 @@ class Report:
     adopted: int
 
 
-async def closed_partitions(redis: Link) -> list[Meta]:
-    """The partitions that the server at hand may not serve."""
-    info = await redis.command("INFO", "replication")
-    server = next(line.split(b":")[1].strip() for line in info.splitlines() if line.startswith(b"master_replid:"))
+async def closed_partitions(redis: Caller) -> list[Meta]:
+    """The partitions that the servers at hand may not serve."""
     metas = await asyncio.gather(*(_meta(redis, p) for p in keyspace.PARTITIONS))
-    return [meta for meta in metas if meta.server != server.decode() or meta.state != "open"]
+    groups: dict[object, str] = {}
+    for partition in keyspace.PARTITIONS:
+        groups.setdefault(redis.server_of(keyspace.meta(partition)), partition)
+    asked = await asyncio.gather(*(server_name(redis, partition) for partition in groups.values()))
+    names = dict(zip(groups, asked, strict=True))
+    suspects = [
+        meta
+        for meta in metas
+        if meta.state != "open" or meta.server != names.get(redis.server_of(keyspace.meta(meta.partition)))
+    ]
+    # A slot may have moved between the two questions: ask for each suspect by itself before anything is done to it.
+    servers = await asyncio.gather(*(server_name(redis, meta.partition) for meta in suspects))
+    return [m for m, server in zip(suspects, servers, strict=True) if m.state != "open" or m.server != server]
 
 
-async def reopen(cold: ColdBook, redis: Link, closed: list[Meta], *, term: int) -> Report:
+async def server_name(redis: Caller, partition: str) -> str:
+    """What the server that has this partition calls itself: its replication id."""
+    info: bytes = await redis.command("INFO", "replication", key=keyspace.meta(partition))
+    return next(
+        line.split(b":")[1].strip().decode() for line in info.splitlines() if line.startswith(b"master_replid:")
+    )
+
+
+async def reopen(cold: ColdBook, redis: Caller, closed: list[Meta], *, term: int) -> Report:
     """Open every partition of `closed`; Refused, Superseded, or what the servers raise."""
     single = await cold.singles.find_one({"_id": "instance"})
     assert single is not None
@@ -84,14 +102,14 @@ def _check_identity(meta: Meta, instance: str, *, empty: bool) -> None:
         raise Refused(f"Redis has booked {meta.seq} events and MongoDB ({instance}) is empty: is WEIR_MONGO_URL right?")
 
 
-async def _meta(redis: Link, partition: str) -> Meta:
+async def _meta(redis: Caller, partition: str) -> Meta:
     names = ("server", "state", "epoch", "seq", "config", "instance")
     raw: list[bytes | None] = await redis.command("HMGET", keyspace.meta(partition), *names)
     server, state, epoch, seq, config, instance = (value.decode() if value else "" for value in raw)
     return Meta(partition, server or None, state, int(epoch or 0), int(seq or 0), int(config or 0), instance)
 
 
-async def _step(redis: Link, partition: str, step: Any, **arguments: Any) -> None:
+async def _step(redis: Caller, partition: str, step: Any, **arguments: Any) -> None:
     word = await hot.reopen(redis, partition, step, **arguments)
     if word != "OK":
         raise Superseded(word)
@@ -107,7 +125,7 @@ async def _last_events(cold: ColdBook) -> dict[str, tuple[int, int]]:
     return {row["_id"]: (row["epoch"], row["seq"]) async for row in cursor}
 
 
-async def _adopt_lost(cold: ColdBook, redis: Link, meta: Meta) -> int:
+async def _adopt_lost(cold: ColdBook, redis: Caller, meta: Meta) -> int:
     """Step 2: events that MongoDB has beyond Redis's (epoch, seq), in order, each once."""
     beyond = {
         "partition": meta.partition,
@@ -129,7 +147,7 @@ async def _adopt_lost(cold: ColdBook, redis: Link, meta: Meta) -> int:
     return adopted
 
 
-async def _records(cold: ColdBook, redis: Link, closed: list[Meta]) -> None:
+async def _records(cold: ColdBook, redis: Caller, closed: list[Meta]) -> None:
     """Step 3: accounts (with what they were credited) and keys, a batch at a time; what is in force already stays."""
     partitions = {"partition": {"$in": [meta.partition for meta in closed]}}
     for collection, put in ((cold.accounts, publish.account), (cold.api_keys, publish.api_key)):

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 
 from ledger import vault
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
+REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
 
 
 class SettingsError(Exception):
@@ -60,11 +60,10 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ} if environ is None else dict(environ)
     )
     reader = _Reader(given)
-    data_dir = Path(reader.text("WEIR_DATA_DIR", ".weir")).expanduser()
     settings = Settings(
         redis_url=reader.url("WEIR_REDIS_URL", REDIS_SCHEMES),
         mongo_url=reader.url("WEIR_MONGO_URL", ("mongodb", "mongodb+srv")),
-        data_dir=data_dir,
+        data_dir=reader.folder("WEIR_DATA_DIR", ".weir"),
         master_key=reader.parsed("WEIR_MASTER_KEY", vault.parse_master_key),
         master_key_previous=reader.parsed("WEIR_MASTER_KEY_PREVIOUS", vault.parse_master_key),
         admin_url=reader.url("WEIR_ADMIN_URL", ("http", "https")).rstrip("/"),
@@ -72,7 +71,7 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         gateway_addr=reader.address("WEIR_GATEWAY_ADDR", "127.0.0.1:8080"),
         admin_addr=reader.address("WEIR_ADMIN_ADDR", "127.0.0.1:8081"),
         ops_addr=reader.address("WEIR_OPS_ADDR", "127.0.0.1:9464"),
-        workers=int(reader.number("WEIR_WORKERS", 1, least=1, most=256)),
+        workers=reader.integer("WEIR_WORKERS", 1, least=1, most=256),
         admin_token=reader.text("WEIR_ADMIN_TOKEN", ""),
         allow_private_upstreams=reader.switch("WEIR_ALLOW_PRIVATE_UPSTREAMS"),
         grace_s=reader.number("WEIR_GRACE_S", 30, least=0, most=3600),
@@ -117,9 +116,21 @@ class _Reader:
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str:
         text = self.text(name, "")
-        if text and (urlsplit(text).scheme not in schemes or not urlsplit(text).netloc):
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # a bracket that is not closed
+            parts = urlsplit("")
+        if text and (parts.scheme not in schemes or not parts.netloc):
             self.problem(name, f"is not a URL that starts with {' or '.join(s + '://' for s in schemes)}")
         return text
+
+    def folder(self, name: str, default: str) -> Path:
+        text = self.text(name, default)
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            self.problem(name, f"names {text}, whose user has no home directory")
+            return Path(default)
 
     def file(self, name: str) -> str:
         text = self.text(name, "")
@@ -144,6 +155,12 @@ class _Reader:
             self.problem(name, f"must be a number from {least:g} to {most:g}, not {text!r}")
             return default
         return value
+
+    def integer(self, name: str, default: int, *, least: int, most: int) -> int:
+        value = self.number(name, default, least=least, most=most)
+        if value != int(value):
+            self.problem(name, f"must be a whole number, not {value:g}")
+        return int(value)
 
     def switch(self, name: str) -> bool:
         text = self.text(name, "off").lower()

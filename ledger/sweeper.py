@@ -4,12 +4,12 @@ import asyncio
 
 from ledger import hot, keyspace, metrics
 from ledger.hot import Place
-from ledger.link import Link
+from ledger.link import Caller
 
 _AT_ONCE = 200
 
 
-async def sweep(redis: Link) -> int:
+async def sweep(redis: Caller) -> int:
     """Abandon every request that is due by the server's clock; how many were."""
     seconds, micros = await redis.command("TIME")
     now_us = int(seconds) * 1_000_000 + int(micros)
@@ -25,14 +25,14 @@ async def sweep(redis: Link) -> int:
     return sum(swept)
 
 
-async def _sweep_one(redis: Link, partition: str, rid: str) -> bool:
+async def _sweep_one(redis: Caller, partition: str, rid: str) -> bool:
     who: bytes | None = await redis.command("HGET", keyspace.hold(partition, rid), "who")
     # A hold that is gone leaves only its entry in `due`; the script removes that, whoever's it was.
     account, key, line = who.decode().split(" ") if who else ("", "", "")
     return await hot.sweep(redis, Place(partition, account, key, line), rid) is not None
 
 
-async def measure(redis: Link) -> None:
+async def measure(redis: Caller) -> None:
     """How many holds live and how many events wait, over all partitions."""
     holds = await asyncio.gather(*(redis.command("ZCARD", keyspace.due(p)) for p in keyspace.PARTITIONS))
     waiting = await asyncio.gather(*(redis.command("XLEN", keyspace.usage(p)) for p in keyspace.PARTITIONS))

@@ -17,7 +17,7 @@ from ledger.cold import ColdBook
 from ledger.consumer import Consumer
 from ledger.hot import Fenced
 from ledger.lease import Lease
-from ledger.link import Link, StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 
 _PASSING = (PyMongoError, RedisError, StoreUnavailable, Fenced, reopen.Superseded, OSError, TimeoutError)
 _LEASE_EVERY_S = 2.0
@@ -29,7 +29,7 @@ _PENDING_EVERY_S = 1.0
 class Worker:
     """The loops of one process; `run` ends when `stop` is set, after the batch in hand."""
 
-    def __init__(self, cold: ColdBook, link: Link, reader: Redis, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, cold: ColdBook, link: Caller, reader: Redis | None, *, on_ready: Callable[[], None]) -> None:
         self._cold = cold
         self._link = link
         self._lease = Lease(cold)

@@ -8,7 +8,7 @@ import msgspec
 from ledger.audit import Report
 from ledger.audit import audit as compare
 from ledger.cold import ColdBook
-from ledger.link import Link
+from ledger.connect import connect
 from ledger.money import format_usd
 from ledger.process import fail, settings_or_exit
 from weir import stores
@@ -30,7 +30,7 @@ async def audit() -> Report:
         raise fail(str(error)) from None
     cold = ColdBook(mongo_url)
     try:
-        async with Link(redis_url, deadline_s=30, name="weir-audit") as redis:
+        async with connect(redis_url, deadline_s=30, name="weir-audit") as redis:
             return await compare(cold, redis)
     finally:
         await cold.close()

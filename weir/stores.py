@@ -4,12 +4,12 @@ import asyncio
 import re
 import time
 
-import redis.asyncio as redis
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ResponseError
 
-from ledger.link import client
+from ledger.connect import connect
+from ledger.link import StoreUnavailable
 from weir.bundled import Mongod
 
 _PATIENCE_S = 20.0
@@ -28,22 +28,17 @@ def shown(url: str) -> str:
 async def wait_for_redis(url: str, *, patience_s: float = _PATIENCE_S) -> None:
     """Until Redis answers and has loaded its data."""
     end = time.monotonic() + patience_s
-    asking: redis.Redis = client(url, timeout_s=2)
-    try:
+    async with connect(url, deadline_s=1, name="weir-up") as asking:
         while True:
             try:
-                await asking.ping()
-            except AuthenticationError as error:
-                raise StoreError(f"Redis at {shown(url)} refuses the password: {error}") from None
-            except (RedisError, OSError) as error:
+                await asking.command("PING")
+            except (StoreUnavailable, ResponseError) as error:
                 if time.monotonic() > end:
-                    message = f"Redis at {shown(url)} does not answer ({type(error).__name__}); check WEIR_REDIS_URL"
+                    message = f"Redis at {shown(url)} does not answer ({error}); check WEIR_REDIS_URL"
                     raise StoreError(message) from None
                 await asyncio.sleep(0.02)
             else:
                 return
-    finally:
-        await asking.aclose()
 
 
 async def wait_for_mongo(url: str, *, patience_s: float = _PATIENCE_S) -> None:
