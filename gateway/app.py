@@ -13,6 +13,7 @@ from gateway.flights import Flights
 from gateway.own_routes import OwnRoutes, unknown_path
 from gateway.proxy import ChatCompletions
 from gateway.settler import Settler
+from gateway.spill import Spill
 from gateway.upstream.client import Upstreams, make_transport
 from ledger import keyspace, log
 from ledger.connect import connect
@@ -34,7 +35,11 @@ class Gateway:
         self._redis = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
         self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
         self._transport = make_transport(settings.upstream_ca_file)
-        self._settler = Settler(self._redis)
+        # WAIT blocks its connection, so barriers have one of their own.
+        self._barriers = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-barrier")
+        self._settler = Settler(
+            self._redis, spill=Spill(settings.spill_dir), replicas=settings.replicas, barriers=self._barriers
+        )
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues)
         self._chat = chat = ChatCompletions(
@@ -57,7 +62,8 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        async with self._redis, self._transport:
+        async with self._redis, self._barriers, self._transport:
+            self._settler.start()
             loading = asyncio.create_task(self._load())
             renewing = asyncio.create_task(self._flights.renew_for_ever())
             try:
@@ -66,9 +72,9 @@ class Gateway:
                 # uvicorn has ended or cancelled every request by now: let each reach its end, and bring the charges home.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._chat.idle(), _SETTLE_WITHIN_S)
-                left = await self._settler.drain(_SETTLE_WITHIN_S)
+                left = await self._settler.close(_SETTLE_WITHIN_S)
                 if left:
-                    log.get().error("settles_lost", count=left)
+                    log.get().error("settles_left_on_disk", count=left)
                 for task in (loading, renewing):
                     task.cancel()
 

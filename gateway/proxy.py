@@ -15,7 +15,8 @@ from gateway.headers import Headers
 from gateway.intake import ClientLeft, Intake
 from gateway.refusals import Code, Refusal, unavailable, unknown_path
 from gateway.relay import Relay
-from gateway.settler import Settlement, Settler
+from gateway.settlement import Settlement
+from gateway.settler import Settler
 from gateway.upstream.client import Upstreams, choose
 from ledger import log, request_id
 from ledger.facts import Facts
@@ -84,6 +85,8 @@ class ChatCompletions:
         secret = header_rules.bearer(headers)
         address = scope["client"][0] if scope["client"] else ""
         key, snapshot = await self._admission.identify(secret, address, openai.ENDPOINT)
+        if self._settler.full:
+            raise unavailable()
         body = await self._intake.read(receive)
         try:
             asked = _read(body)
@@ -147,7 +150,8 @@ def _void(rid: str, place: Place, asked: openai.Asked, facts: Facts | None = Non
         streamed=asked.streamed,
         outcome="refused_upstream",
     )
-    return Settlement(rid, place, 0, None, request_id.began_ms(rid) * 1000, facts, void=True)
+    began_us = request_id.began_ms(rid) * 1000
+    return Settlement(rid, *place, cost_nanos=0, tokens=None, admitted_us=began_us, facts=facts, void=True)
 
 
 async def refuse(send: Any, rid: str, refusal: Refusal) -> None:

@@ -17,7 +17,7 @@ from gateway.admission import Ticket
 from gateway.dialects import openai
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.refusals import Code, Refusal
-from gateway.settler import Settlement
+from gateway.settlement import Settlement
 from gateway.upstream.client import Chosen, Upstreams
 from ledger import log
 
@@ -188,8 +188,8 @@ class Relay:
             metrics.TTFT_SECONDS.observe(self._first_byte - self._began)
         upstream = self._chosen.upstream
         return Settlement(
-            rid=self.rid,
-            place=self.place,
+            self.rid,
+            *self.place,
             cost_nanos=0 if void else self._ticket.cost(usage),
             tokens=None if void else _total(usage),
             admitted_us=self._ticket.admitted.at_us,

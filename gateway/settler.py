@@ -1,92 +1,200 @@
 """Ended requests on their way to Redis. The queue belongs to the application: no cancelled request takes its charge along.
 
-A settle is kept until Redis has answered, over reconnects and reopenings; at shutdown the queue is drained.
+Three nets. A settle is repeated until Redis has answered. With replicas it is kept until a barrier on the same server
+has passed it, because an acknowledged write can be lost in a failover. And what waits longer than a moment is spilled to
+disk, so that not even the death of this process loses it (docs/reliability.md).
 """
 
 import asyncio
-from typing import NamedTuple
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from redis.exceptions import ResponseError
 
 from gateway import metrics
-from ledger import common_metrics, facts, hot, log
-from ledger.facts import Facts
+from gateway.settlement import Settlement
+from gateway.spill import MAX_BYTES, Spill
+from ledger import common_metrics, facts, hot, keyspace, log
 from ledger.hot import Ended, Fenced, Place
 from ledger.link import Caller, StoreUnavailable
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-
-
-class Settlement(NamedTuple):
-    """How one request ended: what it cost, and the event that records it."""
-
-    rid: str
-    place: Place
-    cost_nanos: int
-    tokens: int | None
-    admitted_us: int
-    facts: Facts
-    void: bool = False
+SPILL_AFTER_S = 0.2
+BARRIER_EVERY_S = 0.1
+ADOPT_EVERY_S = 5.0
+MOST_KEPT = 100_000
 
 
 class Settler:
-    """Settles in the background; `put` never waits and never fails."""
+    """Settles in the background; `put` never waits and never fails.
 
-    def __init__(self, redis: Caller) -> None:
+    `replicas`: how many must have a settle before it is forgotten (0: an acknowledged write is on disk and that is enough).
+    """
+
+    def __init__(self, redis: Caller, *, spill: Spill, replicas: int = 0, barriers: Caller | None = None) -> None:
         self._redis = redis
+        self._spill = spill
+        self._replicas = replicas
+        self._barriers = barriers or redis
+        self._waiting: dict[str, tuple[Settlement, float]] = {}
+        self._kept: dict[str, tuple[Settlement, str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    def put(self, settlement: Settlement) -> None:
-        task = asyncio.create_task(self._settle(settlement))
+    @property
+    def full(self) -> bool:
+        """Whether so much is on its way that no new request may be admitted."""
+        return len(self._waiting) + len(self._kept) >= MOST_KEPT or self._spill.bytes_used >= MAX_BYTES
+
+    def start(self) -> None:
+        loops = [self._spill_loop(), self._adopt_loop()]
+        if self._replicas:
+            loops.append(self._barrier_loop())
+        self._loops = [asyncio.create_task(loop) for loop in loops]
+
+    def put(self, settlement: Settlement, *, counted: bool = False) -> None:
+        """Bring a charge home. `counted`: the metrics have it already."""
+        self._waiting[settlement.rid] = (settlement, asyncio.get_running_loop().time())
+        self._empty.clear()
+        task = asyncio.create_task(self._settle(settlement, counted=counted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def drain(self, within_s: float) -> int:
-        """Wait until everything is settled or the time is up; how many are not."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within_s)
-        return len(self._tasks)
+    async def close(self, within_s: float) -> int:
+        """Wait until everything has arrived or the time is up; how many are left, on disk, for the next worker."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), within_s)
+        for task in (*self._loops, *self._tasks):
+            task.cancel()
+        left = [s for s, _ in self._waiting.values()] + [s for s, _, _ in self._kept.values()]
+        self._write(s for s in left if not self._spill.holds(s.rid))
+        self._spill.close()
+        return len(left)
 
-    async def _settle(self, s: Settlement) -> None:
-        event = facts.encode(s.facts)
+    async def _settle(self, s: Settlement, *, counted: bool) -> None:
         attempt = 0
-        metrics.SETTLES_RETAINED.inc()
-        try:
-            while True:
-                try:
-                    with common_metrics.SCRIPT_SECONDS.labels("settle").time():
-                        ended = await hot.settle(
-                            self._redis,
-                            s.place,
-                            s.rid,
-                            cost_nanos=s.cost_nanos,
-                            event=event,
-                            admitted_us=s.admitted_us,
-                            tokens=s.tokens,
-                            void=s.void,
-                        )
-                    break
-                except (StoreUnavailable, Fenced):
-                    await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-                    attempt += 1
-        finally:
-            metrics.SETTLES_RETAINED.dec()
-        if isinstance(ended, Ended):
-            _count(s, ended)
+        while True:
+            try:
+                with common_metrics.SCRIPT_SECONDS.labels("settle").time():
+                    ended = await self._ask(s)
+                break
+            except (StoreUnavailable, Fenced):
+                metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+        if not isinstance(ended, Ended):
+            await self._claim(s)
+            return
+        if not counted:
+            count(s, ended)
+        del self._waiting[s.rid]
+        if self._replicas and ended.end != "voided":
+            self._kept[s.rid] = (s, ended.server, asyncio.get_running_loop().time())
         else:
-            log.get().error("settle_too_old", rid=s.rid, account=s.place.account)
+            self._arrived(s.rid)
+
+    async def _ask(self, s: Settlement) -> Any:
+        return await hot.settle(
+            self._redis,
+            Place(s.partition, s.account, s.key, s.line),
+            s.rid,
+            cost_nanos=s.cost_nanos,
+            event=facts.encode(s.facts),
+            admitted_us=s.admitted_us,
+            tokens=s.tokens,
+            void=s.void,
+        )
+
+    async def _claim(self, s: Settlement) -> None:
+        """Too old for Redis to be sure that it was never posted: the ledger asks MongoDB first."""
+        payload = facts.encode_any(s)
+        while True:
+            try:
+                await self._redis.command("XADD", keyspace.claims(s.partition), "*", "settlement", payload)
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_S[-1])
+            else:
+                log.get().warning("claimed", rid=s.rid, account=s.account)
+                del self._waiting[s.rid]
+                self._arrived(s.rid)
+                return
+
+    def _arrived(self, rid: str) -> None:
+        self._spill.done(rid)
+        if not self._waiting and not self._kept:
+            self._empty.set()
+
+    async def _spill_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SPILL_AFTER_S / 2)
+            metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
+            late = loop.time() - SPILL_AFTER_S
+            due = [s for s, since in self._waiting.values() if since < late]
+            due += [s for s, _, _ in self._kept.values()]
+            due = [s for s in due if not self._spill.holds(s.rid)]
+            if due:
+                # On this thread: a settle that arrives meanwhile must not take its line away before it is written.
+                self._write(due)
+
+    def _write(self, settlements: Iterable[Settlement]) -> None:
+        batch = list(settlements)
+        try:
+            if batch:
+                self._spill.write(batch)
+        except OSError as error:
+            log.get().error("spill_failed", count=len(batch), exc=error)
+
+    async def _adopt_loop(self) -> None:
+        while True:
+            for settlement in self._spill.adopt():
+                log.get().warning("adopted", rid=settlement.rid, account=settlement.account)
+                self.put(settlement)
+            await asyncio.sleep(ADOPT_EVERY_S)
+
+    async def _barrier_loop(self) -> None:
+        while True:
+            await asyncio.sleep(BARRIER_EVERY_S)
+            groups: dict[object, str] = {}
+            for s, _, _ in self._kept.values():
+                groups.setdefault(self._redis.server_of(keyspace.meta(s.partition)), s.partition)
+            await asyncio.gather(*(self._barrier(server, partition) for server, partition in groups.items()))
+
+    async def _barrier(self, server: object, partition: str) -> None:
+        """Forget what a server has passed on; settle again what another server, now gone, had acknowledged."""
+        began = asyncio.get_running_loop().time()
+        key = keyspace.meta(partition)
+        wait_ms = int(BARRIER_EVERY_S * 5000)
+        words = (("EVAL", hot.BARRIER.text, 1, key), ("WAIT", self._replicas, wait_ms))
+        with contextlib.suppress(StoreUnavailable, ResponseError):
+            (name,), reached = await self._barriers.together(key, *words)
+            for rid, (s, acked_by, acked_at) in tuple(self._kept.items()):
+                if acked_at >= began or self._redis.server_of(keyspace.meta(s.partition)) != server:
+                    continue
+                if acked_by != name.decode():
+                    del self._kept[rid]
+                    self.put(s, counted=True)
+                elif reached >= self._replicas:
+                    del self._kept[rid]
+                    self._arrived(rid)
 
 
-def _count(s: Settlement, ended: Ended) -> None:
+def count(s: Settlement, ended: Ended) -> None:
+    """What the metrics say of a request that has ended."""
     f = s.facts
     provider = f.provider or metrics.OTHER
     metrics.REQUESTS.labels(f.dialect, f.endpoint, f.model, f.outcome).inc()
-    if s.void or ended.end == "repeat":
+    if s.void:
         return
     metrics.CHARGE_NANOS.labels(provider, f.model).inc(ended.charge_nanos)
-    for bucket, count in f.usage.items():
-        if isinstance(count, int):
-            metrics.TOKENS.labels(provider, f.model, bucket).inc(count)
+    for bucket, number in f.usage.items():
+        if isinstance(number, int):
+            metrics.TOKENS.labels(provider, f.model, bucket).inc(number)
     if f.estimated:
         metrics.ESTIMATED.labels(provider).inc()
     if ended.shortfall_nanos:
         metrics.SHORTFALL_NANOS.inc(ended.shortfall_nanos)
-        log.get().warning("shortfall", rid=s.rid, account=s.place.account, model=f.model)
+        log.get().warning("shortfall", rid=s.rid, account=s.account, model=f.model)

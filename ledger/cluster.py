@@ -65,6 +65,16 @@ class ClusterLink:
         """MULTI ... EXEC at the owner of `key`; the future has EXEC's answer."""
         return self._route(key, lambda link: link.transaction(key, *commands), None)
 
+    def together(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]:
+        """Commands in this order on one connection to the key's owner. Not rerouted: an error is the caller's."""
+        node = self._owner[_slot(_tag(key))]
+        if node is None:
+            self._refresh_soon()
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(StoreUnavailable("the cluster is not known yet"))
+            return failed
+        return self._link(node).together(key, *commands)
+
     def server_of(self, key: str) -> object:
         """The node that has this key, as far as is known; None before the cluster was asked."""
         return self._owner[_slot(_tag(key))]

@@ -4,7 +4,9 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 import msgspec
+from bson.errors import BSONError
 from bson.int64 import Int64
 
 from ledger.facts import Facts
@@ -30,24 +32,24 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
         facts = _decoder.decode(entry[b"event"])
         rid, end = entry[b"rid"].decode(), entry[b"end"].decode()
         charge, shortfall = int(entry[b"charge"]), int(entry[b"short"])
-        at_us = int(entry[b"at"])
+        at_us, hold = int(entry[b"at"]), int(entry.get(b"hold", b"0"))
+        at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000 // 1000 * 1000)
         counts = {
             "epoch": int(entry[b"epoch"]),
             "seq": int(entry[b"seq"]),
             "spent_after_nanos": int(entry[b"spent"]),
         }
-    except (KeyError, ValueError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except (KeyError, ValueError, OverflowError, OSError, msgspec.MsgspecError) as error:
         raise Unreadable(type(error).__name__) from None
     if end not in _ENDS or not 0 <= charge <= MAX_NANOS or not 0 <= shortfall <= MAX_NANOS:
         raise Unreadable("a field is out of range")
     fields = msgspec.structs.asdict(facts)
     if end == "abandoned":
-        fields["quote_nanos"] = int(entry.get(b"hold", b"0"))
+        fields["quote_nanos"] = hold
     fields |= counts | {"charge_nanos": charge, "shortfall_nanos": shortfall}
     digest = _digest(fields)
     fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
-    at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000 // 1000 * 1000)
-    return {
+    made = {
         "_id": f"{rid}:late" if end == "late" else rid,
         "request_id": rid,
         "end": end,
@@ -58,6 +60,11 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
         "admitted_us": Int64(facts.admitted_us),
         "digest": digest,
     }
+    try:
+        bson.encode(made)  # a number beyond 64 bits, a name with a NUL: one such event must not keep the others out
+    except (BSONError, OverflowError, ValueError) as error:
+        raise Unreadable(type(error).__name__) from None
+    return made
 
 
 def public(document: dict[str, Any]) -> dict[str, Any]:

@@ -38,3 +38,8 @@ _encoder = msgspec.json.Encoder()
 def encode(facts: Facts) -> bytes:
     """The event's opaque part, as it travels through Redis."""
     return _encoder.encode(facts)
+
+
+def encode_any(value: object) -> bytes:
+    """A settlement as a claim: the same encoding as an event's."""
+    return _encoder.encode(value)

@@ -5,7 +5,7 @@ after the latter the call may or may not have happened, and asking again with th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ledger import common_metrics, keyspace
@@ -19,10 +19,14 @@ GRANT = Script("grant")
 PUBLISH = Script("publish")
 ADOPT = Script("adopt")
 REOPEN = Script("reopen")
-SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN)
+BARRIER = Script("barrier")
+DEBIT = Script("debit")
+SEAL = Script("seal")
+RESTORE = Script("restore")
+SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE)
 
 LEASE_US = 45_000_000
-BACKLOG_BOUND = 1_000_000
+BACKLOG_BOUND = 1_000_000  # events of a partition that wait for MongoDB; above it nothing new is admitted
 
 
 class Fenced(Exception):
@@ -69,13 +73,33 @@ class Refused(NamedTuple):
     details: tuple[str, ...]
 
 
-class Ended(NamedTuple):
-    """How a request ended: settled, voided, late, orphan, or `repeat` with what was charged the first time."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a request ended: settled, voided, late, orphan, or `repeat` with what was charged the first time.
+
+    `server` is who said so: in a set-up with replicas, an acknowledgement is worth no more than its server.
+    """
 
     end: str
     charge_nanos: int
     shortfall_nanos: int
     seq: int
+    server: str = field(default="", compare=False)
+
+
+class Debited(NamedTuple):
+    """Money was taken out, now or (`repeat`) before; what is available after it."""
+
+    available_nanos: int
+    repeat: bool
+
+
+class Record(NamedTuple):
+    """What `restore` puts at one key: its kind and words are listed in the script's header."""
+
+    key: str
+    kind: Literal["money", "policy", "counters", "mark"]
+    words: tuple[Arg, ...]
 
 
 class Old(NamedTuple):
@@ -93,7 +117,14 @@ class Offer:
 
 
 async def admit(
-    redis: Caller, place: Place, rid: str, versions: Versions, offer: Offer, *, lease_us: int = LEASE_US
+    redis: Caller,
+    place: Place,
+    rid: str,
+    versions: Versions,
+    offer: Offer,
+    *,
+    lease_us: int = LEASE_US,
+    backlog_bound: int = BACKLOG_BOUND,
 ) -> Admitted | Refused:
     """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
     keys = (
@@ -111,7 +142,7 @@ async def admit(
         *versions,
         lease_us,
         offer.tokens,
-        BACKLOG_BOUND,
+        backlog_bound,
         offer.keep_nanos,
         who,
         offer.facts,
@@ -139,9 +170,9 @@ async def settle(
     reply = await redis.run(SETTLE, _ending_keys(place, rid), [*args, event, admitted_us])
     word = _word(reply)
     if word == "OK":
-        return Ended(reply[1].decode(), int(reply[2]), int(reply[3]), int(reply[4]))
+        return Ended(reply[1].decode(), int(reply[2]), int(reply[3]), int(reply[4]), reply[5].decode())
     if word == "REPEAT":
-        return Ended("repeat", int(reply[1] or 0), int(reply[2] or 0), 0)
+        return Ended("repeat", int(reply[1] or 0), int(reply[2] or 0), 0, reply[3].decode())
     if word == "OLD":
         return Old()
     raise Unexpected(word)
@@ -166,7 +197,7 @@ async def sweep(redis: Caller, place: Place, rid: str) -> Ended | None:
     """Abandon one request whose lease has ended; None if it is not due or ended meanwhile."""
     reply = await redis.run(SWEEP, _ending_keys(place, rid), [rid])
     if _word(reply) == "OK":
-        return Ended("abandoned", *map(int, reply[1:4]))
+        return Ended("abandoned", int(reply[1]), int(reply[2]), int(reply[3]))
     return None
 
 
@@ -190,11 +221,21 @@ async def publish(redis: Caller, partition: str, record: str, version: int, fiel
 
 
 async def adopt(
-    redis: Caller, place: Place, rid: str, *, abandoned: bool, charge_nanos: int, shortfall_nanos: int
+    redis: Caller,
+    place: Place,
+    rid: str,
+    *,
+    abandoned: bool,
+    charge_nanos: int,
+    shortfall_nanos: int,
+    beyond: bool = False,
 ) -> bool:
-    """Reopening: take over an event that MongoDB has and this server lost; True if it was not known."""
+    """Reopening: take over an event that MongoDB has and this server lost; True if it was not known.
+
+    `beyond`: the event came to MongoDB after its epoch was closed without it; then also while the partition is open.
+    """
     keys = _ending_keys(place, rid)[:5]
-    args = [rid, "X" if abandoned else "S", charge_nanos, shortfall_nanos]
+    args: list[Arg] = [rid, "X" if abandoned else "S", charge_nanos, shortfall_nanos, "beyond" if beyond else ""]
     return _word(await redis.run(ADOPT, keys, args)) == "OK"
 
 
@@ -208,11 +249,59 @@ async def reopen(
     config: int = 0,
     instance: str = "",
     lease_us: int = LEASE_US,
+    floor_us: int = 0,
 ) -> Literal["OK", "TERM", "LOST"]:
-    """One step of letting this server serve a partition; `term` is the leader's fencing token."""
+    """One step of letting this server serve a partition; `term` is the leader's fencing token.
+
+    `floor_us` is the end of the last sealed day; no event is dated before it.
+    """
     keys = (keyspace.meta(partition), keyspace.due(partition))
-    word = _word(await redis.run(REOPEN, keys, [step, term, lease_us, epoch, config, instance]))
+    word = _word(await redis.run(REOPEN, keys, [step, term, lease_us, epoch, config, instance, floor_us]))
     if word in ("OK", "TERM", "LOST"):
+        return word  # type: ignore[return-value]
+    raise Unexpected(word)
+
+
+async def debit(
+    redis: Caller, partition: str, account: str, debit_id: str, *, amount_nanos: int, event: bytes, asked_us: int
+) -> Debited | Refused | Old:
+    """Take money out if it is covered. Idempotent by the id: a refusal, too, is answered again and not reconsidered."""
+    keys = (
+        keyspace.meta(partition),
+        keyspace.account(partition, account),
+        keyspace.hold(partition, debit_id),
+        keyspace.usage(partition),
+    )
+    reply = await redis.run(DEBIT, keys, [debit_id, amount_nanos, event, asked_us])
+    word = _word(reply)
+    if word in ("OK", "REPEAT"):
+        return Debited(int(reply[1]), repeat=word == "REPEAT")
+    if word == "FUNDS":
+        return Refused(word, tuple(part.decode() for part in reply[1:]))
+    if word == "OLD":
+        return Old()
+    raise Unexpected(word)
+
+
+async def seal(redis: Caller, partition: str, *, day_end_us: int) -> tuple[int, int] | None:
+    """Close the day before `day_end_us` for posting: the (epoch, seq) that hold all of it, None if it is not over yet."""
+    reply = await redis.run(SEAL, (keyspace.meta(partition),), [day_end_us])
+    word = _word(reply)
+    if word == "EARLY":
+        return None
+    if word != "OK":
+        raise Unexpected(word)
+    return int(reply[1]), int(reply[2])
+
+
+async def restore(redis: Caller, partition: str, records: Sequence[Record], *, term: int) -> Literal["OK", "TERM"]:
+    """Put records of an emptied partition in place, absolutely, while it is being rebuilt; all or none of them."""
+    keys = (keyspace.meta(partition), *(record.key for record in records))
+    args: list[Arg] = [term]
+    for record in records:
+        args += (record.kind, len(record.words), *record.words)
+    word = _word(await redis.run(RESTORE, keys, args))
+    if word in ("OK", "TERM"):
         return word  # type: ignore[return-value]
     raise Unexpected(word)
 

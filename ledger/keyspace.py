@@ -47,6 +47,11 @@ def usage(partition: str) -> str:
     return _key(partition, "usage")
 
 
+def claims(partition: str) -> str:
+    """Stream of settlements that came too late for Redis to be sure; the ledger checks MongoDB before it posts one."""
+    return _key(partition, "claims")
+
+
 def config(version: int) -> str:
     """String: the immutable catalogue of that version."""
     return f"{SCHEMA}:config:{version}"

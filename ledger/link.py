@@ -51,6 +51,8 @@ class Caller(Protocol):
 
     def transaction(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]: ...
 
+    def together(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]: ...
+
     def server_of(self, key: str) -> object: ...
 
 
@@ -89,6 +91,7 @@ class Link:
     def start(self) -> None:
         """Connect, and stay connected until the block ends."""
         self._task = asyncio.create_task(self._serve(), name="redis link")
+        self._task.add_done_callback(lambda _: self._fail_all(StoreUnavailable("the link is closed")))
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
@@ -112,7 +115,13 @@ class Link:
         del key
         for words in (("MULTI",), *commands):
             self._add(None, words).add_done_callback(_ignore)
-        return self._add(None, ("EXEC",))
+        # Shielded: MULTI without its EXEC would answer QUEUED to everybody after it.
+        return asyncio.shield(self._add(None, ("EXEC",)))
+
+    def together(self, key: str, *commands: tuple[Arg, ...]) -> asyncio.Future[Any]:
+        """Commands in this order on one connection, nothing between them; the future has all their answers."""
+        del key
+        return asyncio.gather(*(self._add(None, words) for words in commands))
 
     def server_of(self, key: str) -> object:
         """Names the server that has this key, as far as is known: one name for all keys."""
@@ -122,6 +131,9 @@ class Link:
     def _add(self, script: Script | None, args: tuple[Any, ...]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        if self._task is not None and self._task.done():
+            future.set_exception(StoreUnavailable("the link is closed"))
+            return future
         if not self._sent and not self._waiting:
             self._heard_at = loop.time()
         self._waiting.append(_Call(script, args, future))
@@ -161,15 +173,29 @@ class Link:
             await self._something.wait()
             await asyncio.sleep(0)  # let everybody of this tick get on the same boat
             self._something.clear()
-            batch = [call for call in self._waiting if not call.future.done()]
-            self._waiting.clear()
+            batch, packed = self._pack(connection)
             if not batch:
                 continue
             if not self._sent:
                 self._heard_at = asyncio.get_running_loop().time()
             self._sent.extend(batch)
-            packed = connection.pack_commands([call.words() for call in batch])
             await connection.send_packed_command(packed, check_health=False)
+
+    def _pack(self, connection: AbstractConnection) -> tuple[list[_Call], list[bytes]]:
+        """Take what waits: the calls to send, and their bytes. Words that cannot be sent fail their caller alone."""
+        batch: list[_Call] = []
+        packed: list[bytes] = []
+        while self._waiting:
+            call = self._waiting.popleft()
+            if call.future.done():
+                continue
+            try:
+                packed += connection.pack_command(*call.words())
+            except (RedisError, ValueError, TypeError) as error:
+                call.fail(error)
+                continue
+            batch.append(call)
+        return batch, packed
 
     async def _read(self, connection: AbstractConnection) -> None:
         loop = asyncio.get_running_loop()

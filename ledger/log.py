@@ -6,6 +6,7 @@ type and where it came from is written. Lines of libraries are reduced to logger
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from typing import Any
@@ -42,7 +43,10 @@ def setup(process: str, *, stream: Any = None) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    logging.captureWarnings(True)
     sys.excepthook = _unhandled
+    sys.unraisablehook = lambda unraisable: _unhandled(None, unraisable.exc_value, None)
+    threading.excepthook = lambda thread: _unhandled(None, thread.exc_value, None)
 
 
 def get() -> Any:
@@ -68,7 +72,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)[:_LONGEST]
 
 
-def _unhandled(_kind: Any, error: BaseException, _trace: Any) -> None:
+def _unhandled(_kind: Any, error: BaseException | None, _trace: Any) -> None:
     get().error("unhandled", exc=error)
 
 
@@ -78,4 +82,5 @@ class _Places(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         place = f"{record.filename}:{record.lineno}"
-        get().warning("library", logger=record.name, where=place, **({"exc": error} if error else {}))
+        level = min(max(record.levelno // 10 * 10, logging.WARNING), logging.CRITICAL)
+        get().log(level, "library", logger=record.name, where=place, **({"exc": error} if error else {}))

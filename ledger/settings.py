@@ -52,6 +52,8 @@ class Settings:
     allow_private_upstreams: bool
     grace_s: float
     drain_s: float
+    replicas: int
+    spill_dir: Path
 
 
 def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()) -> Settings:
@@ -60,6 +62,7 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ} if environ is None else dict(environ)
     )
     reader = _Reader(given)
+    replicated = reader.text("WEIR_REDIS_URL", "").startswith(("redis+sentinel://", "redis+cluster://"))
     settings = Settings(
         redis_url=reader.url("WEIR_REDIS_URL", REDIS_SCHEMES),
         mongo_url=reader.url("WEIR_MONGO_URL", ("mongodb", "mongodb+srv")),
@@ -76,6 +79,10 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         allow_private_upstreams=reader.switch("WEIR_ALLOW_PRIVATE_UPSTREAMS"),
         grace_s=reader.number("WEIR_GRACE_S", 30, least=0, most=3600),
         drain_s=reader.number("WEIR_DRAIN_S", 300, least=0, most=3600),
+        replicas=int(reader.number("WEIR_REPLICAS", 1 if replicated else 0, least=0, most=10)),
+        spill_dir=Path(
+            reader.text("WEIR_SPILL_DIR", str(Path(reader.text("WEIR_DATA_DIR", ".weir")) / "spill"))
+        ).expanduser(),
     )
     for name in need:
         if not given.get(name, "").strip():

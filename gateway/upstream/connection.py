@@ -149,6 +149,7 @@ class Connection(asyncio.Protocol):
             else:
                 try:
                     exchange.eof(clean=self._saw_eof)
+                    self._finish(exchange)
                     exchange.wake()
                 except Violation as error:
                     exchange.fail(httpx2.RemoteProtocolError(str(error)))
@@ -234,6 +235,9 @@ class Connection(asyncio.Protocol):
         """The answer is complete, whether or not its reader has it: the connection's next exchange may begin."""
         transport = self._transport
         self._exchange = None
+        if self._tls is not None and not self.gave_session:
+            self.gave_session = True
+            self.pool.learn(self)
         if self._paused_reading:
             self._paused_reading = False
             self._reading("resume_reading")

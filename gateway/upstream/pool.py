@@ -122,9 +122,6 @@ class Pool:
         if self._closed or self._loop.time() >= connection.retires:
             connection.abort()
             return
-        if self._ssl is not None and not connection.gave_session:
-            connection.gave_session = True
-            self._ssl.session = connection.session() or self._ssl.session
         waiter = self._next_waiter()
         if waiter is not None:
             connection.owns_slot = False
@@ -133,6 +130,12 @@ class Pool:
         self._idle[connection] = None
         if self._sweeper is None:
             self._sweeper = self._loop.call_at(connection.expires, self._sweep)
+
+    def learn(self, connection: Connection) -> None:
+        """Its TLS session is there to go on with."""
+        session = connection.session()
+        if self._ssl is not None and session is not None:
+            self._ssl.session = session
 
     def gone(self, connection: Connection) -> None:
         """It is closed."""

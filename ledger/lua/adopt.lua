@@ -2,9 +2,10 @@
 -- Reopening: take over one event that MongoDB has and this server lost. Never makes an event; idempotent by the mark.
 -- KEYS 1 meta  2 account  3 line  4 hold  5 due
 -- ARGV 1 rid  2 S|X (how the request stands after it)  3 charge  4 shortfall (sums over the request's events)
--- {OK}  {REPEAT}  {FENCED}: only while the partition is being rebuilt
+--      5 'beyond': it came to MongoDB after its epoch was closed without it, so the partition may be open already
+-- {OK}  {REPEAT}  {FENCED}: otherwise only while the partition is being rebuilt
 local m = redis.call('HMGET', KEYS[1], 'server', 'state')
-if m[1] ~= server() or m[2] ~= 'rebuild' then return {'FENCED'} end
+if m[1] ~= server() or (m[2] ~= 'rebuild' and not (ARGV[5] == 'beyond' and m[2] == 'open')) then return {'FENCED'} end
 local charge, short = whole(ARGV[3]), whole(ARGV[4])
 if not charge or not short or (ARGV[2] ~= 'S' and ARGV[2] ~= 'X') then return redis.error_reply('EARG') end
 local h = redis.call('HMGET', KEYS[4], 'st', 'amt', 'charge', 'day', 'month')

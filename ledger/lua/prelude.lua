@@ -7,6 +7,7 @@ local function whole(s)
   return n and n <= CAP and n or nil
 end
 local function now_us() local t = redis.call('TIME'); return t[1] * 1000000 + t[2] end
+local function posted_at(now, floor) return math.max(now, tonumber(floor or '0')) end -- never into a day that is sealed
 -- The server names itself; nothing a client sends takes part (design.md section 5, Fence).
 local function server() return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') end
 local function fenced(m, and_recover) -- m: {server, state, ...} of the partition's meta

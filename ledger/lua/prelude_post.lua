@@ -1,5 +1,5 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
--- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short}; m: {server, state, epoch}.
+-- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short}; m: {server, state, epoch, floor}.
 local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short'}
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
   return math.max(math.min(tonumber(tat or '0') + math.floor(us * used / estimate) - us, now + MINUTE), 0)
@@ -11,7 +11,7 @@ local function post(kind, rid, m, h, cost, tokens, event)
   local now, holding = now_us(), h[1] == 'H'
   local hold = holding and tonumber(h[2]) or 0
   local can = tonumber(a[1] or '0') + hold
-  local charge = math.min(cost, can) -- available never drops below zero; the rest is the operator's shortfall
+  local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
   local one, us_l, us_a, used, estimate = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1, 1
   if holding and tokens and tonumber(h[5]) > 0 then used, estimate = tokens, tonumber(h[5]) end
   -- Nothing below this line can fail.
@@ -24,7 +24,8 @@ local function post(kind, rid, m, h, cost, tokens, event)
   if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = S(math.max(tonumber(l[6]) + charge - hold, 0)) end
   redis.call('HSET', KEYS[3], unpack(lf))
   redis.call('XADD', KEYS[6], '*', 'seq', S(seq), 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', S(charge),
-    'short', S(cost - charge), 'hold', S(hold), 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(now), 'event', event)
+    'short', S(cost - charge), 'hold', S(hold), 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(posted_at(now, m[4])),
+    'event', event)
   redis.call('ZREM', KEYS[5], rid)
   return charge, cost - charge, seq
 end

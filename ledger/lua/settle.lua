@@ -2,12 +2,12 @@
 -- End a request: release its hold, post the charge, append the usage event; or void it at no charge.
 -- KEYS 1 meta  2 account  3 line  4 hold  5 due  6 usage
 -- ARGV 1 rid  2 settled|voided  3 cost  4 tokens used ('' if unknown)  5 event (opaque)  6 admitted us
--- {OK, end, charge, shortfall, seq}  end: settled, voided, late (the sweeper was first), orphan (Redis lost the admit)
--- {REPEAT, charge, shortfall}  {FENCED}  {OLD}: unknown here and admitted too long ago to be sure: ask MongoDB first
-local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch')
+-- {OK, end, charge, shortfall, seq, server}  end: settled, voided, late (the sweeper was first), orphan (Redis lost the admit)
+-- {REPEAT, charge, shortfall, server}  {FENCED}  {OLD}: unknown here and admitted too long ago to be sure: ask MongoDB first
+local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m, true) then return {'FENCED'} end
 local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
-if h[1] == 'S' then return {'REPEAT', h[3], h[12]} end
+if h[1] == 'S' then return {'REPEAT', h[3], h[12], m[1]} end
 local cost, tokens, admitted = whole(ARGV[3]), whole(ARGV[4]), whole(ARGV[6])
 local void = ARGV[2] == 'voided'
 if not cost or not admitted or (void and cost > 0) or (not void and ARGV[2] ~= 'settled') then
@@ -23,8 +23,8 @@ elseif not h[1] then
 end
 if void and h[1] ~= 'H' then -- nothing is held: leave a mark, so that an admit still on its way answers ENDED
   mark('S', before, short)
-  return {'OK', 'voided', S(before), S(short), '0'}
+  return {'OK', 'voided', S(before), S(short), '0', m[1]}
 end
 local charge, rest, seq = post(kind, ARGV[1], m, h, cost, tokens, ARGV[5])
 mark('S', before + charge, short + rest)
-return {'OK', kind, S(charge), S(rest), S(seq)}
+return {'OK', kind, S(charge), S(rest), S(seq), m[1]}

@@ -3,7 +3,7 @@
 -- KEYS 1 meta  2 account  3 line  4 hold  5 due  6 usage
 -- ARGV 1 rid
 -- {OK, charge, shortfall, seq}  {NOT_DUE}  {GONE}: it ended meanwhile  {FENCED}
-local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch')
+local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
 local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
 if h[1] ~= 'H' then redis.call('ZREM', KEYS[5], ARGV[1]); return {'GONE'} end

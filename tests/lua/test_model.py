@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ledger import hot, keyspace
 from ledger.hot import Admitted, Ended, Fenced, Offer, Old, Place, Refused, Versions
@@ -189,7 +196,10 @@ class Machine(RuleBasedStateMachine):
             return
         end = {"H": "settled", "X": "late", "": "orphan"}[request.state]
         left = max(nanos - request.charge - request.short, 0)
-        assert reply[:3] == (end, *request.post(self.accounts[rid[0]], end, left)), known
+        assert (reply.end, reply.charge_nanos, reply.shortfall_nanos) == (
+            end,
+            *request.post(self.accounts[rid[0]], end, left),
+        ), known
 
     @rule(rid=RIDS)
     def void(self, rid: str) -> None:
@@ -201,7 +211,7 @@ class Machine(RuleBasedStateMachine):
         if request.state == "H":
             request.post(self.accounts[rid[0]], "voided", 0)
         request.state = "S"
-        assert reply[:3] == (end, request.charge, request.short)
+        assert (reply.end, reply.charge_nanos, reply.shortfall_nanos) == (end, request.charge, request.short)
 
     @rule(rid=RIDS, due=st.booleans())
     def sweep(self, rid: str, due: bool) -> None:
@@ -217,7 +227,10 @@ class Machine(RuleBasedStateMachine):
             return
         assert live
         cost = max(request.used, request.keep)
-        assert reply[:3] == ("abandoned", *request.post(self.accounts[rid[0]], "abandoned", cost))
+        assert (reply.end, reply.charge_nanos, reply.shortfall_nanos) == (
+            "abandoned",
+            *request.post(self.accounts[rid[0]], "abandoned", cost),
+        )
 
     @rule(name=st.sampled_from(ACCOUNTS), active=st.booleans(), newer=st.booleans())
     def publish(self, name: str, active: bool, newer: bool) -> None:

@@ -19,6 +19,11 @@ def read(*pieces: bytes, head_request: bool = False, eof: bool = False, max_body
     return reading
 
 
+def in_steps(reading: Reading, wire: bytes, step: int) -> None:
+    for start in range(0, len(wire), step):
+        reading.feed(wire[start : start + step])
+
+
 def body(reading: Reading) -> bytes:
     return b"".join(reading.chunks)
 
@@ -191,10 +196,8 @@ def test_heads_are_bounded(step: int) -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * 4000,
     ]
     for flood in floods:
-        reading = Reading()
         with pytest.raises(Violation, match="too large"):
-            for start in range(0, len(flood), step):
-                reading.feed(flood[start : start + step])
+            in_steps(Reading(), flood, step)
     assert read(OK + one * 500 + b"Content-Length: 0\r\n\r\n").complete
 
 
@@ -202,8 +205,7 @@ def test_what_surrounds_chunks_is_bounded() -> None:
     for flood in (b"2;" + b"a" * (1 << 17), b"0\r\n" + b"x-a: b\r\n" * 20_000, b"0" * (1 << 17)):
         reading = read(CHUNKED + b"2\r\nhi\r\n")
         with pytest.raises(Violation):
-            for start in range(0, len(flood), 1000):
-                reading.feed(flood[start : start + 1000])
+            in_steps(reading, flood, 1000)
         assert body(reading) == b"hi"
     many = read(CHUNKED, *[b"1\r\nx\r\n" * 100] * 1000, b"0\r\n\r\n")
     assert len(body(many)) == 100_000

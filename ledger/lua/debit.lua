@@ -1,0 +1,32 @@
+#!lua
+-- Money out (a payout, a correction down): taken if what is available covers it; its event goes into the same stream.
+-- KEYS 1 meta  2 account  3 mark (a hold's key)  4 usage
+-- ARGV 1 id  2 amount  3 event (opaque)  4 asked for at, us
+-- {OK, available, seq}  {REPEAT, available}: it was taken before  {FUNDS, needed, available}: so also when asked again
+-- {FENCED}  {OLD}: unknown here and asked for too long ago to be sure: ask MongoDB first
+local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
+if fenced(m) then return {'FENCED'} end
+local h = redis.call('HMGET', KEYS[3], 'st', 'charge', 'short')
+local avail = tonumber(redis.call('HGET', KEYS[2], 'avail') or '0')
+if h[1] == 'R' then return {'FUNDS', h[3], h[2]} elseif h[1] then return {'REPEAT', S(avail)} end
+local amount, asked, now = whole(ARGV[2]), whole(ARGV[4]), now_us()
+if not amount or amount == 0 or not asked then return redis.error_reply('EARG') end
+if now - asked > MARK_MS * 1000 - 300000000 then return {'OLD'} end
+redis.call('XLEN', KEYS[4]) -- a wrong type fails here, before the first write
+local function mark(state, charge, short)
+  redis.call('HSET', KEYS[3], 'st', state, 'charge', S(charge), 'short', S(short))
+  redis.call('PEXPIRE', KEYS[3], MARK_MS)
+end
+if amount > avail then
+  mark('R', math.max(avail, 0), amount) -- a refusal that was answered must not become a payout when money comes in
+  return {'FUNDS', S(amount), S(math.max(avail, 0))}
+end
+-- Nothing below this line can fail.
+local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+redis.call('HSET', KEYS[2], 'avail', S(avail - amount))
+redis.call('HINCRBY', KEYS[2], 'spent', S(amount))
+redis.call('XADD', KEYS[4], '*', 'seq', S(seq), 'epoch', m[3], 'end', 'debit', 'rid', ARGV[1], 'charge', S(amount),
+  'short', '0', 'hold', '0', 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(posted_at(now, m[4])),
+  'event', ARGV[3])
+mark('S', amount, 0)
+return {'OK', S(avail - amount), S(seq)}

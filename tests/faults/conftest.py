@@ -1,0 +1,62 @@
+"""The fault suite: what each run reached is printed at the end, and a run that reached less than asked has failed."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import options
+from tests.faults.options import Tally
+from tests.faults.servers import KINDS, Kind
+
+_FULL_S = 3600
+_lines: list[str] = []
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The full form takes as long as it takes, but not for ever."""
+    here = Path(__file__).parent
+    for item in items:
+        if options.FORM == "full" and here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_FULL_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _lines:
+        terminalreporter.section(f"faults, {options.FORM} form, seed {options.SEED}")
+        for line in _lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """What this test counts."""
+    given = os.environ.get("WEIR_FAULTS_RESULTS")
+    folder = Path(given) if given else tmp_path_factory.getbasetemp() / "faults"
+    tally = Tally(request.node.name.removeprefix("test_"))
+    yield tally
+    passed = tally.checked and not request.node.stash.get(_failed, True)
+    _lines.append(tally.write(folder, passed=passed))
+    assert tally.checked or not passed, "the test never checked its counts"
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Every server the books are promised on."""
+    return KINDS[request.param]()
+
+
+@pytest.fixture
+def valkey_kind() -> Kind:
+    return KINDS["valkey"]()
