@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import keyspace
+from ledger import events, keyspace
 from ledger.cold import ColdBook, Document
 from ledger.link import Caller
 
@@ -68,10 +68,12 @@ async def audit(cold: ColdBook, redis: Caller) -> Report:
     for document in accounts:
         by_partition.setdefault(document["partition"], []).append(document)
     waiting = missing = 0
+    dead = await cold.dead_events.estimated_document_count()
     for partition, documents in by_partition.items():
         sides, found, gaps = await _settled(cold, redis, partition, documents)
         differences += found
         missing += gaps
+        dead += (await _all_waiting(redis, partition))[1]
         for side in sides.values():
             for name in totals:
                 totals[name] += getattr(side, name)
@@ -85,7 +87,7 @@ async def audit(cold: ColdBook, redis: Caller) -> Report:
         events=await cold.usage.estimated_document_count(),
         events_waiting=waiting,
         missing_events=missing,
-        dead_events=await cold.dead_events.estimated_document_count(),
+        dead_events=dead,
         differences=differences,
     )
 
@@ -107,14 +109,11 @@ async def _settled(
 
 async def _redis_side(redis: Caller, partition: str, ids: list[str]) -> dict[str, _Side]:
     sides = {account: _Side(waiting_ids=set()) for account in ids}
-    for entry_id, fields in await _all_waiting(redis, partition):
-        del entry_id
-        event = msgspec.json.decode(fields[b"event"])
+    for event in (await _all_waiting(redis, partition))[0]:
         side = sides.get(event["account"])
         if side is not None:
-            rid = fields[b"rid"].decode()
-            side.waiting_ids.add(f"{rid}:late" if fields[b"end"] == b"late" else rid)
-            side.waiting_nanos += int(fields[b"charge"])
+            side.waiting_ids.add(event["_id"])
+            side.waiting_nanos += event["charge_nanos"]
     rids = [rid.decode() for rid in await redis.command("ZRANGE", keyspace.due(partition), 0, -1)]
     holds = await asyncio.gather(
         *(redis.command("HMGET", keyspace.hold(partition, rid), "st", "amt", "who") for rid in rids)
@@ -132,9 +131,16 @@ async def _redis_side(redis: Caller, partition: str, ids: list[str]) -> dict[str
     return sides
 
 
-async def _all_waiting(redis: Caller, partition: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+async def _all_waiting(redis: Caller, partition: str) -> tuple[list[Document], int]:
+    """The events that wait in a partition's stream, and how many entries there cannot be read."""
     raw: Any = await redis.command("XRANGE", keyspace.usage(partition), "-", "+")
-    return [(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))) for entry_id, flat in raw]
+    found, unreadable = [], 0
+    for _, flat in raw:
+        try:
+            found.append(events.document(partition, dict(zip(flat[::2], flat[1::2], strict=True))))
+        except events.Unreadable:
+            unreadable += 1
+    return found, unreadable
 
 
 async def _compare(cold: ColdBook, document: Document, side: _Side) -> list[Difference]:
@@ -167,6 +173,6 @@ async def _gaps(cold: ColdBook, redis: Caller, partition: str) -> int:
     have: dict[int, set[int]] = {number: set() for number in due}
     async for event in cold.usage.find({"partition": partition}, {"epoch": 1, "seq": 1}):
         have.setdefault(event["epoch"], set()).add(event["seq"])
-    for _, fields in await _all_waiting(redis, partition):
-        have.setdefault(int(fields[b"epoch"]), set()).add(int(fields[b"seq"]))
+    for event in (await _all_waiting(redis, partition))[0]:
+        have.setdefault(event["epoch"], set()).add(event["seq"])
     return sum(len(set(range(1, last + 1)) - have[number]) for number, last in due.items())

@@ -38,12 +38,33 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("account", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)], name="account_at"),
         IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence"),
         IndexModel([("request_id", ASCENDING)], name="request"),
+        IndexModel([(name, ASCENDING) for name in ("partition", "day", "account", "epoch", "seq")], name="day"),
         # A document without the field never expires, and it is absent until the day's statement is written.
         IndexModel([("purge_at", ASCENDING)], expireAfterSeconds=0, name="purge_at"),
     ],
+    "debits": [
+        IndexModel([("account", ASCENDING), ("day", ASCENDING)], name="account_day"),
+        IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence"),
+    ],
+    "debit_requests": [
+        IndexModel([("account", ASCENDING), ("number", ASCENDING)], unique=True, name="number"),
+        IndexModel([("booked", ASCENDING)], partialFilterExpression={"booked": False}, name="open"),
+    ],
+    "reposted": [IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence")],
+    "statements": [
+        IndexModel([("account", ASCENDING), ("day", ASCENDING)], name="account_day"),
+        IndexModel([("partition", ASCENDING), ("day", ASCENDING)], name="partition_day"),
+    ],
+    "dead_events": [
+        IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence")
+    ],
+    "epochs": [IndexModel([("partition", ASCENDING), ("epoch", ASCENDING)], name="epoch")],
+    "books": [IndexModel([("partition", ASCENDING)], name="partition")],
 }
 DUPLICATE_KEY = 11000
-FINANCIAL = ("grants", "statements", "epochs", "audit", "dead_events")
+FINANCIAL = (
+    "grants", "debits", "debit_requests", "reposted", "statements", "epochs", "books", "audit", "dead_events",
+)  # fmt: skip
 
 
 class ColdBookError(Exception):
@@ -73,7 +94,13 @@ class ColdBook:
         self.grants: Collection = self.db["grants"]
         self.idempotency: Collection = self.db["idempotency"]
         self.usage: Collection = self.db["usage"]
+        self.debits: Collection = self.db["debits"]
+        self.debit_requests: Collection = self.db["debit_requests"]
+        self.reposted: Collection = self.db["reposted"]
+        self.statements: Collection = self.db["statements"]
+        self.plans: Collection = self.db["plans"]
         self.epochs: Collection = self.db["epochs"]
+        self.books: Collection = self.db["books"]
         self.dead_events: Collection = self.db["dead_events"]
         self.leases: Collection = self.db["leases"]
         self.singles: Collection = self.db["singles"]
@@ -88,9 +115,9 @@ class ColdBook:
             raise ColdBookError(
                 "MongoDB is not a replica set (one member will do): start it with --replSet and initiate it"
             )
+        await self.check_indexes()  # before ours are made: one that differs from ours is to be named, not collided with
         for collection, indexes in _INDEXES.items():
             await self.db[collection].create_indexes(indexes)
-        await self.check_indexes()
         await self.ensure_single("instance", {"id": secrets.token_hex(8)})
         await self.ensure_single("config", {"version": 0, "published": 0})
 

@@ -6,15 +6,17 @@ dead worker had read but not acknowledged is simply read again first.
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
+from bson.int64 import Int64
 from pymongo.errors import BulkWriteError
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ledger import events, keyspace, log, metrics
-from ledger.cold import DUPLICATE_KEY, ColdBook, Document, now
+from ledger import debits, events, keyspace, log, metrics, reopen
+from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
 from ledger.link import Caller
 
 BATCH = 200  # of each stream
@@ -39,6 +41,8 @@ async def prepare(redis: Caller) -> None:
     for result in await asyncio.gather(*made, return_exceptions=True):
         if isinstance(result, ResponseError) and str(result).startswith("BUSYGROUP"):
             continue
+        if isinstance(result, OutOfMemoryError):
+            continue  # a full server has its groups, or the first read says so; what is not drained stays full
         if isinstance(result, BaseException):
             raise result
 
@@ -55,6 +59,8 @@ class Consumer:
         self._link = link
         self._reader = reader
         self._resuming = True
+        self.writing = asyncio.Lock()  # whoever sums up what MongoDB has holds it, so that no batch arrives half-way
+        self.open_days: dict[str, str] = {}  # per partition, the first day that is not sealed
 
     def resume(self) -> None:
         """Begin again with what was read and not acknowledged, by us or by a worker before us."""
@@ -67,7 +73,8 @@ class Consumer:
         if self._resuming and not entries:
             self._resuming = False
         if entries:
-            await self._write(entries)
+            async with self.writing:
+                await self._write(entries)
             await self._forget(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
             metrics.LAG_SECONDS.set(max(time.time() - oldest_ms / 1000, 0))
@@ -89,7 +96,7 @@ class Consumer:
         replies = await asyncio.gather(*(self._link.command(*group, key, start, key=key) for key in keys))
         found: list[Entry] = []
         for reply in replies:
-            for stream, batch in reply or []:
+            for stream, batch in reply.items() if isinstance(reply, dict) else reply or []:  # RESP3 or RESP2
                 for entry_id, flat in batch:
                     fields = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
                     found.append((stream.decode(), entry_id, fields))
@@ -104,30 +111,61 @@ class Consumer:
             if not fields:
                 continue  # deleted after an earlier write whose acknowledgement was lost
             try:
-                documents.append(events.document(_partition(stream), fields))
+                documents.append(self._document(_partition(stream), fields))
             except events.Unreadable as error:
                 dead.append(_dead(stream, entry_id, fields, str(error)))
         if len(dead) >= BRAKE:
             raise BrakePulled(len(dead))
-        if documents:
-            dead += await self._insert(documents)
+        usage = [document for document in documents if document["end"] != "debit"]
+        taken = [document for document in documents if document["end"] == "debit"]
+        for collection, batch in ((self._cold.usage, usage), (self._cold.debits, taken)):
+            if batch:
+                dead += await self._insert(collection, batch)
         for document in dead:
             await self._cold.dead_events.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
             log.get().error("event_parked", code=document["reason"], partition=document["stream"])
+        await self._adopt_beyond(documents)
 
-    async def _insert(self, documents: list[Document]) -> list[Document]:
+    def _document(self, partition: str, fields: dict[bytes, bytes]) -> Document:
+        make = debits.document if fields.get(b"end") == b"debit" else events.document
+        document = make(partition, fields)
+        # What a lost server had posted may come after the day was sealed: it belongs to the day that is open.
+        document["day"] = max(document["day"], self.open_days.get(partition, ""))
+        return document
+
+    async def _adopt_beyond(self, documents: list[Document]) -> None:
+        """An event of an epoch that was closed without it: the server in force does not know its charge yet."""
+        first: dict[str, int] = {}
+        for document in documents:
+            first[document["partition"]] = min(document["epoch"], first.get(document["partition"], document["epoch"]))
+        opened = await asyncio.gather(*(self._link.command("HGET", keyspace.meta(p), "epoch") for p in first))
+        for (partition, epoch), now_open in zip(first.items(), opened, strict=True):
+            if int(now_open or 0) > epoch:
+                await reopen.adopt_beyond(self._cold, self._link, partition)
+
+    async def _insert(self, collection: Collection, documents: list[Document]) -> list[Document]:
         """Write the batch; the conflicts in it. Anything but a duplicate key is raised, and the batch comes again."""
         try:
-            await self._cold.usage.insert_many(documents, ordered=False)
+            await collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             problems = error.details["writeErrors"]
             if error.details["writeConcernErrors"] or any(p["code"] != DUPLICATE_KEY for p in problems):
                 raise
             again = [documents[p["index"]] for p in problems]
             ids = [document["_id"] for document in again]
-            kept = {d["_id"]: d["digest"] async for d in self._cold.usage.find({"_id": {"$in": ids}}, {"digest": 1})}
-            return [_conflict(d) for d in again if kept.get(d["_id"]) != d["digest"]]
+            places = {"digest": 1, "epoch": 1, "seq": 1}
+            kept = {d["_id"]: d async for d in collection.find({"_id": {"$in": ids}}, places)}
+            conflicts = [d for d in again if d["_id"] not in kept or kept[d["_id"]]["digest"] != d["digest"]]
+            await self._note_reposted([d for d in again if d not in conflicts and _moved(d, kept[d["_id"]])])
+            return [_conflict(d) for d in conflicts]
         return []
+
+    async def _note_reposted(self, documents: list[Document]) -> None:
+        """An event that was lost with a tail and posted again has two numbers: the second must not look like a gap."""
+        for d in documents:
+            number = {"partition": d["partition"], "epoch": d["epoch"], "seq": d["seq"], "event": d["_id"]}
+            _id = f"{d['partition']}:{d['epoch']}:{d['seq']}"
+            await self._cold.reposted.update_one({"_id": _id}, {"$setOnInsert": number}, upsert=True)
 
     async def _forget(self, entries: list[Entry]) -> None:
         """Acknowledge and delete, together per stream: an entry acknowledged but not deleted would stay for ever."""
@@ -160,10 +198,21 @@ def _partition(stream: str) -> str:
 
 def _dead(stream: str, entry_id: bytes, fields: dict[bytes, bytes], reason: str) -> Document:
     _id = f"{stream} {entry_id.decode()}"
-    raw = {name.decode(errors="replace"): value for name, value in fields.items()}
-    return {"_id": _id, "stream": stream, "raw": raw, "reason": reason, "parked_at": now()}
+    raw = {name.decode(errors="replace").replace("\0", "\ufffd"): value for name, value in fields.items()}
+    place: Document = {"partition": _partition(stream)}
+    with contextlib.suppress(KeyError, ValueError, OverflowError):
+        number = {name: int(fields[name.encode()]) for name in ("epoch", "seq")}
+        if all(0 <= value < 2**63 for value in number.values()):
+            place |= {name: Int64(value) for name, value in number.items()}
+    return {"_id": _id, "stream": stream, "raw": raw, "reason": reason, "parked_at": now(), **place}
 
 
 def _conflict(document: Document) -> Document:
     _id = f"conflict {document['_id']} {document['digest']}"
-    return {"_id": _id, "stream": document["partition"], "raw": document, "reason": "conflict", "parked_at": now()}
+    place = {name: document[name] for name in ("partition", "epoch", "seq")}
+    reason = {"stream": document["partition"], "raw": document, "reason": "conflict", "parked_at": now()}
+    return {"_id": _id, **reason, **place}
+
+
+def _moved(document: Document, kept: Document) -> bool:
+    return bool((document["epoch"], document["seq"]) != (kept["epoch"], kept["seq"]))

@@ -90,7 +90,8 @@ async def config(cold: ColdBook, redis: Caller) -> int:
         assert single is not None
         version = int(single["version"])
         text = catalogue.encode(await build(cold, version, session))
-    await redis.command("SET", keyspace.config(version), text)
+    if await redis.command("GET", keyspace.config(version)) != text:  # a full server has it, and takes no SET
+        await redis.command("SET", keyspace.config(version), text)
     await asyncio.gather(*(hot.publish(redis, p, keyspace.meta(p), version, {}) for p in keyspace.PARTITIONS))
     await cold.singles.update_one({"_id": "config"}, {"$max": {"published": version}})
     if version > 1:

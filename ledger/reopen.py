@@ -81,7 +81,8 @@ async def reopen(cold: ColdBook, redis: Caller, closed: list[Meta], *, term: int
     for meta in closed:
         _check_identity(meta, instance, empty=not last and await cold.accounts.find_one() is None)
     await asyncio.gather(*(_step(redis, meta.partition, "take", term=term) for meta in closed))
-    adopted = sum(await asyncio.gather(*(_adopt_lost(cold, redis, meta) for meta in closed if meta.partition in last)))
+    beyond = [meta for meta in closed if last.get(meta.partition, (0, 0)) > (meta.epoch, meta.seq)]
+    adopted = sum(await asyncio.gather(*(_adopt_lost(cold, redis, meta) for meta in beyond)))
     await _records(cold, redis, closed)
     config = await publish.config(cold, redis)
     await _close_epochs(cold, closed, last)
@@ -116,13 +117,16 @@ async def _step(redis: Caller, partition: str, step: Any, **arguments: Any) -> N
 
 
 async def _last_events(cold: ColdBook) -> dict[str, tuple[int, int]]:
-    """Per partition, the (epoch, seq) of the last event that MongoDB has."""
+    """Per partition, the last (epoch, seq) that MongoDB knows of."""
     pipeline: list[dict[str, Any]] = [
         {"$sort": {"partition": 1, "epoch": -1, "seq": -1}},
         {"$group": {"_id": "$partition", "epoch": {"$first": "$epoch"}, "seq": {"$first": "$seq"}}},
     ]
     cursor = await cold.usage.aggregate(pipeline)
-    return {row["_id"]: (row["epoch"], row["seq"]) async for row in cursor}
+    last = {row["_id"]: (row["epoch"], row["seq"]) async for row in cursor}
+    async for row in cold.epochs.find():  # an epoch without events is known from its close; its number is used up
+        last[row["partition"]] = max(last.get(row["partition"], (0, 0)), (row["epoch"], row["closed_at_seq"]))
+    return last
 
 
 async def _adopt_lost(cold: ColdBook, redis: Caller, meta: Meta) -> int:
@@ -165,10 +169,14 @@ async def _close_epochs(cold: ColdBook, closed: list[Meta], last: dict[str, tupl
     documents = []
     for meta in closed:
         epoch, seq = last.get(meta.partition, (0, 0))
-        closed_at = max(meta.seq, seq if epoch == meta.epoch else 0)
-        if meta.epoch:
-            _id = f"{meta.partition}:{meta.epoch}"
-            documents.append({"_id": _id, "partition": meta.partition, "epoch": meta.epoch, "closed_at_seq": closed_at})
+        ends = {
+            meta.epoch: meta.seq
+        }  # of an emptied server, 0: then the epoch that MongoDB knows is the one that ended
+        ends[epoch] = max(ends.get(epoch, 0), seq)
+        for number, closed_at in ends.items():
+            _id = f"{meta.partition}:{number}"
+            if number:
+                documents.append({"_id": _id, "partition": meta.partition, "epoch": number, "closed_at_seq": closed_at})
     try:
         if documents:
             await cold.epochs.insert_many(documents, ordered=False)

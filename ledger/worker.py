@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ledger import consumer, log, metrics, publish, reopen, sweeper
+from ledger import claims, consumer, log, metrics, publish, reopen, sweeper
 from ledger.cold import ColdBook
 from ledger.consumer import Consumer
 from ledger.hot import Fenced
@@ -118,6 +118,7 @@ class Worker:
     async def _complete(self) -> None:
         if await self._is_open():
             await publish.complete_pending(self._cold, self._link)
+            await claims.judge(self._cold, self._link)
 
     async def _is_open(self) -> bool:
         """Whether partitions are open and ours; waits a little if not, so that callers need no pause of their own."""

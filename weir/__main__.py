@@ -60,6 +60,20 @@ def audit(as_json: Json = False) -> None:
     raise typer.Exit(0 if report.agrees else 1)
 
 
+@app.command()
+def doctor(
+    rewrap: Annotated[bool, typer.Option("--rewrap", help="Seal anew what the previous master key sealed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check settings, servers, scripts, clocks and secrets; status 1 if something needs attention."""
+    from weir import doctor as looking
+    from weir.found import settings_of_this_machine
+
+    found = asyncio.run(looking.examine(settings_of_this_machine(), rewrap=rewrap))
+    print(json.dumps([finding._asdict() for finding in found]) if as_json else looking.table(found))
+    raise typer.Exit(0 if all(finding.good for finding in found) else 1)
+
+
 def main() -> None:
     from weir import verbs
 

@@ -1,6 +1,5 @@
 """`weir audit`: finds the stores, asks both books, and prints what a person can read."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,19 +9,16 @@ from ledger.audit import audit as compare
 from ledger.cold import ColdBook
 from ledger.connect import connect
 from ledger.money import format_usd
-from ledger.process import fail, settings_or_exit
+from ledger.process import fail
 from weir import stores
+from weir.found import settings_of_this_machine
 from weir.stores import StoreError
 
 
 async def audit() -> Report:
     """The report; one line and exit status 2 when a store does not answer."""
-    settings = settings_or_exit()
-    remembered = _remembered(settings.data_dir)
-    redis_url = settings.redis_url or remembered.get("redis", "")
-    mongo_url = settings.mongo_url or remembered.get("mongo", "")
-    if not redis_url or not mongo_url:
-        raise fail(f"no Weir has run on {settings.data_dir}; set WEIR_REDIS_URL and WEIR_MONGO_URL, or WEIR_DATA_DIR")
+    settings = settings_of_this_machine()
+    redis_url, mongo_url = settings.redis_url, settings.mongo_url
     try:
         await stores.wait_for_redis(redis_url, patience_s=3)
         await stores.wait_for_mongo(mongo_url, patience_s=5)
@@ -34,11 +30,6 @@ async def audit() -> Report:
             return await compare(cold, redis)
     finally:
         await cold.close()
-
-
-def _remembered(folder: Path) -> dict[str, str]:
-    path = folder / "stores.json"
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
 
 
 def as_dict(report: Report) -> dict[str, Any]:

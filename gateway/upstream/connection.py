@@ -1,6 +1,7 @@
 """One connection to an upstream: an asyncio protocol that carries one exchange at a time."""
 
 import asyncio
+import contextlib
 import select
 import socket
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +104,8 @@ class Connection(asyncio.Protocol):
         self.resumed = self._tls is not None and bool(self._tls.session_reused)
         sock = transport.get_extra_info("socket")
         # A model may think for ten minutes, and a NAT forgets in five.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
 
@@ -175,7 +177,8 @@ class Connection(asyncio.Protocol):
         return self._exchange is exchange
 
     def write(self, data: bytes | memoryview) -> None:
-        if self._transport is not None and not self.closed:
+        """Nothing if it is going down, of which connection_lost tells the exchange; uvloop's transport would raise."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def taken(self, exchange: Exchange) -> None:

@@ -104,12 +104,14 @@ class FaultProxy:
         while chunk := await reader.read(_CHUNK):
             if not replies and self.watch(chunk):
                 raise _Broken
-            await self._harm(chunk, writer, replies=replies)
+            await self._harm(chunk, reader, writer, replies=replies)
             writer.write(chunk)
             await writer.drain()
         raise _Broken  # one side has ended: so does the other
 
-    async def _harm(self, chunk: bytes, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _harm(
+        self, chunk: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         fault = self._choose(replies=replies)
         if fault is None:
             return
@@ -122,8 +124,8 @@ class FaultProxy:
             with contextlib.suppress(OSError):
                 await writer.drain()
                 await asyncio.sleep(0.002)  # the half frame gets there before the reset does
-        if fault == "hole":
-            await asyncio.Event().wait()  # until the other side gives up and closes
+        while fault == "hole" and await reader.read(_CHUNK):
+            pass  # until somebody gives up and closes
         raise _Broken
 
     def _choose(self, *, replies: bool) -> str | None:

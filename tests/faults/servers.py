@@ -9,17 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from pymongo import MongoClient
-from redis import Redis
+from pymongo.errors import OperationFailure
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ledger.link import client
 from tests.conftest import wait_until
 from tests.faults import packages
+from tests.stack import eventually
 from weir.bundled import Mongod, Valkey, free_port, leashed, valkey_binary
 
 
@@ -60,7 +63,12 @@ class Program:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin it (again), and wait until it serves."""
+        self.spawn()
+        await self.ready()
+
+    def spawn(self) -> None:
         """On the main thread: the leash is tied to the thread that starts a process."""
         assert not self.alive
         self._forget_pipe()
@@ -76,7 +84,7 @@ class Program:
             )
         os.close(tell)
 
-    async def ready(self, *, within_s: float = 30) -> None:
+    async def ready(self, *, within_s: float = 60) -> None:
         """Until it says that it serves."""
         said = await asyncio.wait_for(self._said(), within_s)
         assert said, f"{self._command} ended: {self._log.read_text()[-2000:]}"
@@ -92,7 +100,7 @@ class Program:
         return os.read(self._pipe, 64)
 
     def kill(self) -> None:
-        """kill -9; it is gone when this returns."""
+        """Kill -9; it is gone when this returns."""
         self.end(signal.SIGKILL)
 
     def end(self, number: int = signal.SIGTERM, *, within_s: float = 60) -> int:
@@ -141,22 +149,18 @@ class RedisServer(Program):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        super().start()
-        self.await_answer()
-
-    def await_answer(self) -> None:
-        client = Redis(port=self.port, socket_timeout=1)
+    async def ready(self, *, within_s: float = 60) -> None:
+        asking: Redis = client(self.url, timeout_s=2)
         try:
-            wait_until(lambda: self._answers(client), why=f"for {self.kind.name}")
+            await eventually(lambda: self._answers(asking), bool, seconds=within_s)
         finally:
-            client.close()
+            await asking.aclose()
 
-    def _answers(self, client: Any) -> bool:
+    async def _answers(self, asking: Redis) -> bool:
         assert self.alive, f"it ended: {(self.folder / 'valkey.log').read_text()[-2000:]}"
         try:
-            return bool(client.ping())
-        except RedisError:
+            return bool(await asking.ping())
+        except (RedisError, OSError):
             return False
 
     @property
@@ -202,25 +206,29 @@ class MongoServer(Program):
     def url(self) -> str:
         return self.server.url
 
-    def start(self) -> None:
-        super().start()
+    async def ready(self, *, within_s: float = 60) -> None:
+        await asyncio.to_thread(self._await_primary, within_s)
+
+    def _await_primary(self, within_s: float) -> None:
         client: MongoClient[dict[str, Any]]
         client = MongoClient(self.server.host, directConnection=True, serverSelectionTimeoutMS=20_000)
         with client:
             if not client.admin.command("hello").get("setName"):
-                with contextlib.suppress(Exception):  # initiated before; it only has not loaded its configuration yet
-                    members = [{"_id": 0, "host": self.server.host}]
+                members = [{"_id": 0, "host": self.server.host}]
+                with contextlib.suppress(OperationFailure):  # it was initiated before, and has not loaded that yet
                     client.admin.command("replSetInitiate", {"_id": "weir", "members": members})
-            wait_until(lambda: bool(client.admin.command("hello").get("isWritablePrimary")), why="for mongod")
+            wait_until(
+                lambda: bool(client.admin.command("hello").get("isWritablePrimary")), seconds=within_s, why="for mongod"
+            )
 
 
-@contextlib.contextmanager
-def started(*programs: Program) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def started(*programs: Program) -> AsyncIterator[None]:
     """These run while the block does; none is left behind."""
     with contextlib.ExitStack() as stack:
         for program in programs:
             stack.enter_context(program)
-            program.start()
+            await program.start()
         yield
 
 

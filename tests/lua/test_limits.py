@@ -9,6 +9,7 @@ from redis import Redis
 
 from ledger import hot
 from ledger.hot import Admitted, Refused
+from ledger.link import Script
 from tests.lua.books import ACCOUNT, FUTURE, KEY, LINE, MINUTE, Books, changed, hold_key
 
 LIMITS = [("key", "requests"), ("key", "tokens"), ("account", "requests"), ("account", "tokens")]
@@ -213,9 +214,9 @@ def test_days_and_months_are_the_calendars(shared_url: str, moment: datetime) ->
     """Against Python's own calendar: the day's number, and a month's number that grows by one with each month."""
     at_us = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     preludes = "\n".join(
-        (hot.Script("admit", "prelude_limits").text.decode().partition("local m = redis")[0], PERIODS),
+        (Script("admit", "prelude_limits").text.decode().partition("local m = redis")[0], PERIODS),
     )
     with Redis.from_url(shared_url) as client:
-        day, month = (int(number) for number in client.eval(preludes, 0, at_us))  # type: ignore[no-untyped-call,union-attr]
+        day, month = (int(number) for number in client.eval(preludes, 0, at_us))
     assert day == at_us // 86_400_000_000
     assert month == moment.year * 12 + moment.month - 3

@@ -149,7 +149,12 @@ class Machine(RuleBasedStateMachine):
         account = self.accounts[name]
         assert self.call(self.books(name).grant(account.grant, self.amount(more, name))) in ("REPEAT", None)
 
-    @rule(rid=RIDS, amounts=st.lists(AMOUNTS, min_size=1, max_size=3), keep=st.sampled_from([0, 1, "hold"]), stale=st.sampled_from([0, 0, 0, -1, 1]))  # fmt: skip
+    @rule(
+        rid=RIDS,
+        amounts=st.lists(AMOUNTS, min_size=1, max_size=3),
+        keep=st.sampled_from([0, 1, "hold"]),
+        stale=st.sampled_from([0, 0, 0, -1, 1]),
+    )
     def admit(self, rid: str, amounts: list[int | str], keep: Any, stale: int) -> None:
         account, offered = self.accounts[rid[0]], [self.amount(each, rid) for each in amounts]
         fit = [each for each in offered[:-1] if each * 10 <= account.avail]
@@ -285,6 +290,6 @@ def test_the_books_in_any_order(shared_url: str) -> None:
         max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None, suppress_health_check=checks
     )
     try:
-        run_state_machine_as_test(Machine, settings=profile)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(Machine, settings=profile)
     finally:
         Machine.loop.close()

@@ -8,7 +8,21 @@ from redis.exceptions import ResponseError
 from ledger import hot
 from ledger.hot import Ended, Fenced, Offer, Old
 from tests.lua.books import (
-    ACCOUNT, CAP, DUE, EXPIRES, LINE, META, PLACE, USAGE, USD, VERSIONS, Books, changed, ending_keys, event, hold_key,
+    ACCOUNT,
+    CAP,
+    DUE,
+    EXPIRES,
+    LINE,
+    META,
+    PLACE,
+    USAGE,
+    USD,
+    VERSIONS,
+    Books,
+    changed,
+    ending_keys,
+    event,
+    hold_key,
 )  # fmt: skip
 
 HOUR_US = 3_600_000_000
@@ -202,9 +216,7 @@ async def test_zero_is_never_written_as_minus_zero(bare: Books) -> None:
         ("abandoned", "1", "1"), ("", "1", "1"), ("late", "0", "1"),
     ],
 )  # fmt: skip
-async def test_malformed_arguments_change_nothing(
-    books: Books, held: bool, end: str, cost: str, admitted: str
-) -> None:
+async def test_malformed_arguments_change_nothing(books: Books, held: bool, end: str, cost: str, admitted: str) -> None:
     if held:
         await books.admitted()
     before = await books.picture()
@@ -217,7 +229,7 @@ async def test_malformed_arguments_change_nothing(
 async def test_missing_arguments_change_nothing(books: Books, missing: int) -> None:
     await books.admitted()
     before = await books.picture()
-    args = ["r1", "settled", 1, "", "event", await books.now()]
+    args: list[Any] = ["r1", "settled", 1, "", "event", await books.now()]
     with pytest.raises(ResponseError):
         await books.run(hot.SETTLE, ending_keys(), *args[:-missing])
     assert await books.picture() == before

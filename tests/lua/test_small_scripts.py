@@ -8,7 +8,21 @@ from redis.exceptions import ResponseError
 from ledger import hot
 from ledger.hot import Ended
 from tests.lua.books import (
-    ACCOUNT, CAP, DUE, EXPIRES, KEY, LINE, META, USAGE, USD, Books, P, changed, ending_keys, event, hold_key,
+    ACCOUNT,
+    CAP,
+    DUE,
+    EXPIRES,
+    KEY,
+    LINE,
+    META,
+    USAGE,
+    USD,
+    Books,
+    P,
+    changed,
+    ending_keys,
+    event,
+    hold_key,
 )  # fmt: skip
 
 PROGRESS_KEYS = [META, hold_key(), DUE]
@@ -166,7 +180,18 @@ async def test_credited_beyond_2_53_is_exact(books: Books, start: int, more: int
 
 @pytest.mark.parametrize(
     ("number", "credited"),
-    [("", 1), ("-1", 1), ("1.5", 1), ("x", 1), (CAP + 1, 1), (2, ""), (2, "-5"), (2, "1.5"), (2, "1e9"), (2, 10 * USD - 1)],
+    [
+        ("", 1),
+        ("-1", 1),
+        ("1.5", 1),
+        ("x", 1),
+        (CAP + 1, 1),
+        (2, ""),
+        (2, "-5"),
+        (2, "1.5"),
+        (2, "1e9"),
+        (2, 10 * USD - 1),
+    ],
 )
 async def test_grant_malformed_or_money_out(books: Books, number: Any, credited: Any) -> None:
     before = await books.picture()

@@ -49,8 +49,16 @@ def test_every_single_changed_character_of_the_alphabet_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [b"", b"weir_", KEY.encode() + b"\n", b" " + KEY.encode(), KEY.encode()[:-1], KEY.encode() * 2, KEY.upper().encode(), b"sk-1"],
-)  # fmt: skip
+    [
+        b"",
+        b"weir_",
+        KEY.encode() + b"\n",
+        b" " + KEY.encode(),
+        KEY.encode()[:-1],
+        KEY.encode() * 2,
+        KEY.upper().encode(),
+    ],
+)
 def test_other_forms_are_refused(key: bytes) -> None:
     assert keys.parse(key) is None
 

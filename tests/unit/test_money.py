@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from ledger.money import MAX_NANOS, NANOS_PER_USD, PICOS_PER_USD, AmountError, format_usd, parse_usd, round_up_to_nanos
 
 PARTS = st.lists(
-    st.tuples(
-        st.integers(0, 10**9), st.integers(0, 10**13), st.sampled_from([1, 7, 60, 1000, 3600, 1_000_000])
-    ),
+    st.tuples(st.integers(0, 10**9), st.integers(0, 10**13), st.sampled_from([1, 7, 60, 1000, 3600, 1_000_000])),
     max_size=8,
 )
 

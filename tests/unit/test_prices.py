@@ -15,20 +15,17 @@ MARKUP = st.sampled_from([0, 1, 999_999, 1_000_000, 1_000_001, 1_250_000, 3_333_
 
 @st.composite
 def prices(draw: st.DrawFn) -> Price:
-    optional = draw(st.dictionaries(st.sampled_from([rate for rate in RATES if rate not in ("input", "output")]), PICOS))
+    optional = draw(
+        st.dictionaries(st.sampled_from([rate for rate in RATES if rate not in ("input", "output")]), PICOS)
+    )
     return Price(version=1, rates={"input": draw(PICOS), "output": draw(PICOS), **optional})
 
 
-USAGE = st.fixed_dictionaries(
-    {},
-    optional={
-        name: COUNT
-        for name in (
-            "input_uncached", "cache_read", "cache_write", *CACHE_WRITES, "output", "input_audio", "input_image",
-            "output_audio", "output_image", "output_reasoning",
-        )
-    },
+BUCKETS = (
+    "input_uncached", "cache_read", "cache_write", *CACHE_WRITES, "output", "input_audio", "input_image",
+    "output_audio", "output_image", "output_reasoning",
 )  # fmt: skip
+USAGE = st.fixed_dictionaries({}, optional=dict.fromkeys(BUCKETS, COUNT))
 INPUTS = ("input_uncached", "cache_read", "cache_write", *CACHE_WRITES)
 
 
@@ -43,7 +40,7 @@ def test_the_bill_is_never_above_the_quote(price: Price, usage: dict[str, int], 
     assert 0 <= cost_nanos(price, usage, markup_ppm=markup) <= quote
 
 
-@given(prices(), USAGE, st.sampled_from(INPUTS + ("output",)), st.integers(1, 1000))
+@given(prices(), USAGE, st.sampled_from((*INPUTS, "output")), st.integers(1, 1000))
 def test_more_usage_is_never_cheaper(price: Price, usage: dict[str, int], name: str, more: int) -> None:
     grown = {**usage, name: usage.get(name, 0) + more}
     if any(f"{name.removesuffix('_uncached')}_{kind}" in price.rates for kind in ("audio", "image")):
@@ -83,7 +80,14 @@ def test_buckets_have_their_own_rates(usage: dict[str, int], nanos: int) -> None
 
 def test_what_has_no_rate_costs_what_its_parent_costs() -> None:
     plain = Price(version=1, rates={"input": 1000, "output": 2000})
-    usage = {"input_uncached": 5, "input_audio": 2, "output": 3, "output_audio": 1, "cache_read": 1, "cache_write_1h": 1}
+    usage = {
+        "input_uncached": 5,
+        "input_audio": 2,
+        "output": 3,
+        "output_audio": 1,
+        "cache_read": 1,
+        "cache_write_1h": 1,
+    }
     assert cost_nanos(plain, usage) == 5 + 6 + 1 + 1
 
 

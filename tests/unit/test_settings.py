@@ -66,7 +66,7 @@ def test_nothing_given_is_enough() -> None:
 def test_everything_given() -> None:
     settings = load(
         {
-            "WEIR_REDIS_URL": "redis+sentinel://:secret@a:1,b:2/main", "WEIR_MONGO_URL": "mongodb://a:1,b:2/w?replicaSet=r",
+            "WEIR_REDIS_URL": "redis+sentinel://:secret@a:1,b:2/main", "WEIR_MONGO_URL": "mongodb://a:1,b:2/w",
             "WEIR_ADMIN_URL": "https://admin.example/", "WEIR_MASTER_KEY": MASTER, "WEIR_MASTER_KEY_PREVIOUS": MASTER,
             "WEIR_GATEWAY_ADDR": "[::1]:0", "WEIR_WORKERS": " 4 ", "WEIR_ALLOW_PRIVATE_UPSTREAMS": "ON", "WEIR_GRACE_S": "0.5",
             "WEIR_ADMIN_TOKEN": "canary", "WEIR_UPSTREAM_CA_FILE": __file__,

@@ -54,7 +54,8 @@ class Peer:
                 pass
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        if not self.writer.transport.is_closing():  # uvloop's would raise
+            self.writer.write(data)
 
     def send_now(self, data: bytes) -> None:
         """Into the client's kernel before anyone can look away."""
@@ -125,8 +126,6 @@ class Upstream:
             await self._play(peer)
         except (asyncio.CancelledError, ConnectionError):
             pass
-        except RuntimeError:
-            print("ZZZ", __import__("traceback").format_exc())
         finally:
             writer.transport.abort()
             peer.done.set_result(None)

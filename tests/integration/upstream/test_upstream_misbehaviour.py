@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import ssl
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -9,7 +10,10 @@ from ipaddress import IPv4Address
 import httpx2
 import pytest
 
+from gateway.upstream.connection import Connection, Exchange
+from gateway.upstream.pool import Pool, Settings, Stats
 from gateway.upstream.transport import Endpoint, FastTransport, RawResponse, Timeouts
+from gateway.upstream.wire import Origin
 from tests.integration.upstream.peers import OK, Authority, Peer, Upstream, answers, upstream
 
 SHORT = Timeouts(connect=0.05, read=0.05, write=0.05, pool=0.05)
@@ -297,17 +301,55 @@ async def test_cancelling_leaves_nothing_wherever_it_strikes(authority: Authorit
     async with fast, upstream(play, tls=authority.server("127.0.0.1")) as server:
         finished = 0
         for count in range(120):
-            asked = [asyncio.create_task(ask(fast, server)) for _ in range(3)]
-            await turns(count)
-            for task in asked[:2]:
-                task.cancel()
-            results = await asyncio.gather(*asked, return_exceptions=True)
-            assert results[2] == b"ok", (count, results)
-            finished += results[0] == b"ok"
-            assert (fast.counts["busy"], fast.counts["waiting"]) == (0, 0)
+            for crowd, victims in ((3, (0, 1)), (2, (1,))):
+                asked = [asyncio.create_task(ask(fast, server)) for _ in range(crowd)]
+                await turns(count)
+                for victim in victims:
+                    asked[victim].cancel()
+                results = await asyncio.gather(*asked, return_exceptions=True)
+                left = [results[number] for number in range(crowd) if number not in victims]
+                assert left == [b"ok"], (count, results)
+                finished += results[victims[0]] == b"ok"
+                assert (fast.counts["busy"], fast.counts["waiting"]) == (0, 0)
         assert finished  # so the last were cancelled too late, and everything before was cut through
     assert fast.counts == {"busy": 0, "idle": 0, "waiting": 0, "open": 0}
     await server.until(lambda: not server.open)
+
+
+class Clogged(asyncio.Transport):
+    """A transport that still holds bytes of the request."""
+
+    def __init__(self, held: int) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        super().__init__({"socket": self.ours})
+        self.held = held
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.held
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.mark.parametrize("held", [0, 1])
+async def test_an_answer_that_came_before_the_request_was_out(held: int) -> None:
+    settings = Settings(ssl.create_default_context(), 1, 60.0, 60.0, None, None)
+    connection = Connection(pool := Pool(Origin("http", "a", 80), settings, Stats()), asyncio.get_running_loop())
+    connection.connection_made(transport := Clogged(held))
+    connection.idle_limit = connection.retires = float("inf")
+    connection.begin(exchange := Exchange(head_request=False, max_body_bytes=99))
+    exchange.sent = True
+    connection.data_received(OK)
+    assert exchange.complete
+    assert transport.aborted == (held > 0)
+    connection.abort()
+    assert pool.counts["idle"] == 0
 
 
 async def test_closing_the_transport_ends_what_is_in_flight() -> None:

@@ -1,0 +1,80 @@
+"""Accounts and keys as the admin API writes them, straight into MongoDB; whoever opens the partitions publishes them."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from bson.int64 import Int64
+
+from ledger import keys, keyspace
+from ledger.cold import ColdBook
+from ledger.hot import Place, Versions
+from ledger.link import Link
+
+CREDIT = 10**15  # nano-USD: a million dollars, more than any run spends
+
+
+@dataclass
+class Customer:
+    """An account with one key, and the versions in force."""
+
+    place: Place
+    credited: int
+    config: int = 1
+    key_version: int = 1
+
+    @property
+    def versions(self) -> Versions:
+        return Versions(self.key_version, 1, self.config)
+
+
+async def make(cold: ColdBook, random: Random, count: int, *, credited: int = CREDIT) -> list[Customer]:
+    """So many accounts, each with a key, on any partitions."""
+    made, accounts, api_keys = [], [], []
+    for _ in range(count):
+        key = keys.new_id()
+        place = Place(random.choice(keyspace.PARTITIONS), f"acct_{keys.new_id()}", key, f"line_{key}")
+        made.append(Customer(place, credited))
+        accounts.append(_account(place, credited))
+        api_keys.append(_api_key(place))
+    await cold.accounts.insert_many(accounts, ordered=False)
+    await cold.api_keys.insert_many(api_keys, ordered=False)
+    return made
+
+
+async def see_config(redis: Link, customers: list[Customer]) -> None:
+    """Take note of the config version that is in force."""
+    raw = await redis.command("HGET", keyspace.meta(customers[0].place.partition), "config")
+    for customer in customers:
+        customer.config = int(raw)
+
+
+def _account(place: Place, credited: int) -> dict[str, Any]:
+    return {
+        "_id": place.account,
+        "name": "faults",
+        "partition": place.partition,
+        "status": "active",
+        "limits": {},
+        "policy": {},
+        "version": 1,
+        "grant_number": 1,
+        "credited_nanos": Int64(credited),
+        "dirty": True,
+    }
+
+
+def _api_key(place: Place) -> dict[str, Any]:
+    return {
+        "_id": place.key,
+        "account": place.account,
+        "partition": place.partition,
+        "line": place.line,
+        "digest": "0" * 64,
+        "pepper": "1",
+        "status": "active",
+        "limits": {},
+        "policy": {},
+        "version": 1,
+        "dirty": True,
+    }

@@ -1,0 +1,51 @@
+"""T4: power cuts. What the kernel had not been told to keep is gone, in part or in whole; what was acknowledged is not."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.faults import oracle
+from tests.faults.options import RECOVERY_S, Tally, asked
+from tests.faults.servers import Kind, PoweredRedis, since, started
+from tests.faults.world import worker_here, world
+
+CUTS = asked(full=200, short=20)
+SLOW_DISK_US = 1_500  # so that nearly every cut finds something that is not on the disk
+
+
+async def test_t4_power_cut(kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
+    """Cut, restart, serve, die again, restart: a torn tail shows only at the second restart (reliability.md 0.1)."""
+    redis = PoweredRedis(kind, tmp_path / "redis", slow_us=SLOW_DISK_US)
+    async with (
+        started(redis),
+        worker_here(redis.url, mongo_url),
+        world(tally, redis.url, mongo_url, pace_s=0.01) as here,
+    ):
+        load = here.load
+        async with load.running():
+            await load.admits()
+            for _ in range(CUTS):
+                await asyncio.sleep(tally.random.uniform(0.1, 0.4))
+                hit = load.unanswered > 0
+                synced, cut, size = redis.cut_power(tally.random)
+                tally.add("cuts")
+                tally.add("cuts_of_live", hit)
+                tally.add("cuts_into_unsynced", size > synced)
+                tally.add("bytes_lost", size - cut)
+                await _back(redis, load.admits, tally)
+                await asyncio.sleep(tally.random.uniform(0.01, 0.1))
+                redis.kill()
+                await _back(redis, load.admits, tally)
+        tally.note(server=kind.name, scripts_per_s=load.scripts_per_s, requests=len(load.records))
+        tally.at_least(cuts=CUTS, cuts_into_unsynced=CUTS // 2)
+        tally.at_most(back_s=RECOVERY_S)
+        await oracle.conclude(tally, here.cold, here.redis, here.customers, load.records)
+    tally.check()
+
+
+async def _back(redis: PoweredRedis, admits: object, tally: Tally) -> None:
+    began = time.monotonic()
+    redis.spawn()
+    assert callable(admits)
+    await admits()
+    tally.peak("back_s", since(began))

@@ -1,0 +1,354 @@
+"""The worker's parts on real stores: events moved once, holds swept, books reopened, the audit."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger import audit, consumer, hot, keyspace, publish, reopen, sweeper
+from ledger.cold import ColdBook
+from ledger.consumer import BrakePulled
+from ledger.hot import Fenced
+from ledger.link import Link, client
+from ledger.vault import Vault
+from tests.conftest import valkey
+from tests.integration.ledger_books import PLACE, Ledger, P
+
+META, ACCOUNT, USAGE, DUE = keyspace.meta(P), keyspace.account(P, "acc"), keyspace.usage(P), keyspace.due(P)
+
+
+@pytest.fixture
+async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
+    reader = client(redis_url)
+    books = Ledger(cold, opened, reader)
+    await books.customer()
+    yield books
+    await reader.aclose()
+
+
+async def test_events_are_moved_once_and_then_gone(ledger: Ledger) -> None:
+    await ledger.charge("r1", "r2", "r3")
+    assert await ledger.move() == 3
+    assert [(d["_id"], d["seq"], d["charge_nanos"]) for d in await ledger.kept()] == [
+        ("r1", 1, 5),
+        ("r2", 2, 5),
+        ("r3", 3, 5),
+    ]
+    assert (await ledger.waiting(), await ledger.pending(), await ledger.dead()) == (0, 0, [])
+
+
+async def test_a_consumer_that_died_before_its_write_is_followed_by_one_that_reads_again(ledger: Ledger) -> None:
+    moving = await ledger.consumer()
+    await moving.step()  # nothing is left over
+    await ledger.charge("r1", "r2")
+    read = await ledger.reader.xreadgroup(keyspace.CONSUMER_GROUP, "worker", {USAGE: ">"})
+    assert read
+    assert await ledger.pending() == 2
+    assert await ledger.move() == 2
+    assert (len(await ledger.kept()), await ledger.pending()) == (2, 0)
+
+
+async def test_a_crash_between_write_and_acknowledgement_books_nothing_twice(ledger: Ledger) -> None:
+    await ledger.charge("r1", "r2")
+    moving = await ledger.consumer()
+    raw = await ledger.reader.xreadgroup(keyspace.CONSUMER_GROUP, "worker", {USAGE: ">"})
+    await moving._write(consumer._entries(raw))
+    before = await ledger.kept()
+    assert (len(before), await ledger.waiting(), await ledger.pending()) == (2, 2, 2)
+    assert await ledger.move() == 2
+    assert (await ledger.kept(), await ledger.dead(), await ledger.pending()) == (before, [], 0)
+
+
+async def test_a_crash_between_acknowledgement_and_deletion_leaves_nothing_pending(ledger: Ledger) -> None:
+    """Deleted but not acknowledged: the entry comes back without its fields."""
+    await ledger.charge("r1", "r2")
+    moving = await ledger.consumer()
+    raw = await ledger.reader.xreadgroup(keyspace.CONSUMER_GROUP, "worker", {USAGE: ">"})
+    await moving._write(consumer._entries(raw))
+    await ledger.link.command("XDEL", USAGE, consumer._entries(raw)[0][1])
+    while await ledger.pending():
+        await moving.step()
+    assert (len(await ledger.kept()), await ledger.waiting(), await ledger.dead()) == (2, 0, [])
+
+
+async def test_the_same_event_again_is_success_and_another_one_a_conflict(ledger: Ledger) -> None:
+    await ledger.charge("r1")
+    entries: Any = await ledger.reader.xrange(USAGE)
+    [(_, fields)] = entries
+    for change in ({}, {b"seq": b"7", b"epoch": b"9", b"end": b"orphan"}, {b"charge": b"6"}):
+        await ledger.reader.xadd(USAGE, {**fields, **change})
+    await ledger.move()
+    assert [(d["_id"], d["charge_nanos"], d["seq"]) for d in await ledger.kept()] == [("r1", 5, 1)]
+    [dead] = await ledger.dead()
+    assert (dead["reason"], dead["raw"]["charge_nanos"]) == ("conflict", 6)
+    assert await ledger.pending() == 0
+
+
+async def test_poison_is_parked_with_its_bytes_and_holds_nobody_up(ledger: Ledger) -> None:
+    await ledger.charge("r1")
+    await ledger.admit("r2")
+    await ledger.settle("r2", event=b"\xff\x00 no json")
+    await ledger.admit("r3")
+    await ledger.settle("r3", event=ledger.facts(usage={"output": 10**30}))
+    await ledger.reader.xadd(USAGE, {b"a\x00\xff": b"b"})
+    await ledger.charge("r4")
+    assert await ledger.move() == 5
+    assert [d["_id"] for d in await ledger.kept()] == ["r1", "r4"]
+    dead = await ledger.dead()
+    assert [d["raw"].get("event") for d in dead] == [b"\xff\x00 no json", ledger.facts(usage={"output": 10**30}), None]
+    assert all(d["stream"] == USAGE and d["reason"] for d in dead)
+    assert b"b" in dead[2]["raw"].values()
+    report = await ledger.audit()
+    assert (report.dead_events, report.agrees) == (3, False)
+
+
+async def test_the_brake_stops_before_anything_of_the_batch_is_parked(ledger: Ledger) -> None:
+    for _ in range(consumer.BRAKE):
+        await ledger.reader.xadd(USAGE, {b"new": b"format"})
+    moving = await ledger.consumer()
+    await moving.step()
+    with pytest.raises(BrakePulled):
+        await moving.step()
+    assert (await ledger.waiting(), await ledger.dead(), await ledger.kept()) == (consumer.BRAKE, [], [])
+    moving.resume()
+    with pytest.raises(BrakePulled):
+        await moving.step()
+
+
+async def test_an_audit_beside_an_unreadable_event_still_reports(ledger: Ledger) -> None:
+    await ledger.charge("r1")
+    await ledger.reader.xadd(USAGE, {b"new": b"format"})
+    report = await ledger.audit()
+    assert (report.agrees, report.events_waiting) == (False, 1)
+
+
+async def test_holds_whose_lease_ended_are_swept(ledger: Ledger) -> None:
+    await ledger.admit("r1", lease_us=0)
+    await ledger.admit("r2", lease_us=0)
+    await ledger.admit("r3")
+    await hot.progress(ledger.link, PLACE, "r2", used_nanos=4, lease_us=0)
+    await ledger.link.command("ZADD", DUE, 1, "stray")
+    assert await sweeper.sweep(ledger.link) == 2
+    assert await ledger.balance() == {"avail": 986, "held": 10, "credited": 1000, "spent": 4, "live": 1}
+    assert await ledger.link.command("ZRANGE", DUE, 0, -1) == [b"r3"]
+    assert await sweeper.sweep(ledger.link) == 0
+    await ledger.move()
+    kept = [(d["_id"], d["end"], d["quote_nanos"]) for d in await ledger.kept()]
+    assert kept == [("r1", "abandoned", 10), ("r2", "abandoned", 10)]
+    assert (await ledger.audit()).agrees
+
+
+async def test_after_a_restart_everything_is_as_it_was(cold: ColdBook, vault: Vault, tmp_path: Path) -> None:
+    await publish.ensure_pepper(cold, vault)
+    with valkey(tmp_path / "v") as server:
+        port = server.port
+        reader = client(server.url)
+        async with Link(server.url) as link:
+            ledger = Ledger(cold, link, reader)
+            await ledger.reopen()
+            await ledger.customer()
+            await ledger.charge("r1", "r2")
+            await ledger.move()
+            await ledger.charge("r3")
+            await ledger.admit("r4")
+            before = await ledger.balance()
+    with valkey(tmp_path / "v", port=port) as server:
+        await reader.aclose()
+        reader = ledger.reader = client(server.url)
+        async with Link(server.url) as link:
+            ledger.link = link
+            with pytest.raises(Fenced):
+                await ledger.settle("r4")
+            assert len(await reopen.closed_partitions(link)) == 256
+            assert await ledger.reopen() == reopen.Report(partitions=256, rebuilt=0, adopted=0)
+            assert await reopen.closed_partitions(link) == []
+            assert await ledger.balance() == before
+            assert [int(v) for v in await link.command("HMGET", META, "epoch", "seq")] == [2, 0]
+            assert await cold.epochs.find_one({"_id": f"{P}:1"}, {"_id": 0}) == {
+                "partition": P, "epoch": 1, "closed_at_seq": 3,
+            }  # fmt: skip
+            await ledger.settle("r4")
+            await ledger.move()
+            assert [(d["epoch"], d["seq"]) for d in await ledger.kept()] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+            assert (await ledger.audit()).agrees
+        await reader.aclose()
+
+
+async def test_an_emptied_redis_is_refilled_to_the_nano(ledger: Ledger) -> None:
+    await ledger.charge("r1", "r2")
+    await ledger.admit("a1", lease_us=0)
+    await hot.progress(ledger.link, PLACE, "a1", used_nanos=3, lease_us=0)
+    await sweeper.sweep(ledger.link)
+    await ledger.settle("a1", 7)
+    await ledger.admit("a2", lease_us=0)
+    await sweeper.sweep(ledger.link)
+    await ledger.move()
+    before = await ledger.balance()
+    await ledger.link.command("FLUSHALL")
+    report = await ledger.reopen()
+    assert (report.partitions, report.rebuilt, report.adopted) == (256, 256, 5)
+    assert await ledger.balance() == before == {"avail": 983, "held": 0, "credited": 1000, "spent": 17, "live": 0}
+    assert (await ledger.audit()).agrees
+    # What was ended stays ended; what was abandoned may still be late.
+    assert (await ledger.settle("r1")).end == "repeat"
+    assert (await ledger.settle("a1", 9)).end == "repeat"
+    assert (await ledger.settle("a2", 2)).end == "late"
+    await ledger.charge("r3")
+    await ledger.move()
+    assert (await ledger.audit()).agrees
+    assert {(d["epoch"], d["seq"]) for d in await ledger.kept()} >= {(2, 1), (2, 2)}
+    assert [(d["epoch"], d["closed_at_seq"]) async for d in ledger.cold.epochs.find({"partition": P})] == [(1, 5)]
+
+
+async def test_adopting_again_changes_nothing(ledger: Ledger) -> None:
+    await ledger.charge("r1", "r2")
+    await ledger.move()
+    await ledger.link.command("FLUSHALL")
+    await ledger.reopen()
+    before = await ledger.balance()
+    for _ in range(2):
+        await ledger.link.command("HSET", META, "server", "another", "epoch", 0, "seq", 0)
+        assert (await ledger.reopen()).adopted == 0
+        assert await ledger.balance() == before
+    assert (await ledger.audit()).agrees
+
+
+async def test_a_lost_tail_is_adopted_and_its_holds_released(ledger: Ledger) -> None:
+    """A promoted replica that has the admits and not the settles, whose events MongoDB has already."""
+    await ledger.admit("r1")
+    await ledger.admit("r2")
+    keys = await ledger.link.command("KEYS", f"w1:{{p{P}}}:*")
+    dumps = {key: await ledger.link.command("DUMP", key) for key in keys}
+    await ledger.settle("r1", 7)
+    await ledger.move()
+    for key in await ledger.link.command("KEYS", f"w1:{{p{P}}}:*"):
+        await ledger.link.command("DEL", key)
+    for key, dump in dumps.items():
+        await ledger.link.command("RESTORE", key, 0, dump)
+    await ledger.link.command("HSET", META, "server", "the old primary")
+    assert (await ledger.reopen()).adopted == 1
+    assert await ledger.balance() == {"avail": 983, "held": 10, "credited": 1000, "spent": 7, "live": 1}
+    assert int(await ledger.link.command("HGET", keyspace.line(P, "line"), "live")) == 1
+    assert (await ledger.settle("r1", 7)).end == "repeat"
+    assert (await ledger.audit()).agrees
+
+
+async def test_an_epoch_number_is_never_given_twice(ledger: Ledger) -> None:
+    """Also when the closed epochs had no events: they are known from `epochs`."""
+    for expected in (2, 3):
+        await ledger.link.command("HSET", META, "server", "another")
+        await ledger.reopen()
+        assert int(await ledger.link.command("HGET", META, "epoch")) == expected
+    await ledger.link.command("FLUSHALL")
+    await ledger.reopen()
+    assert int(await ledger.link.command("HGET", META, "epoch")) >= 3
+
+
+async def test_another_installations_redis_is_refused_with_both_ids(ledger: Ledger) -> None:
+    await ledger.link.command("HSET", META, "server", "another", "instance", "deadbeef")
+    single = await ledger.cold.singles.find_one({"_id": "instance"})
+    assert single is not None
+    with pytest.raises(reopen.Refused) as refusal:
+        await ledger.reopen()
+    assert "deadbeef" in str(refusal.value)
+    assert single["id"] in str(refusal.value)
+    assert await ledger.link.command("HGET", META, "server") == b"another"  # nothing was taken
+
+
+async def test_a_redis_with_events_beside_an_empty_mongodb_is_refused(ledger: Ledger) -> None:
+    await ledger.charge("r1")
+    single = await ledger.cold.singles.find_one({"_id": "instance"})
+    assert single is not None
+    await ledger.cold.accounts.delete_many({})
+    await ledger.link.command("HSET", META, "server", "another")
+    with pytest.raises(reopen.Refused, match=f"booked 1 events.*{single['id']}"):
+        await ledger.reopen()
+
+
+async def test_an_old_leader_cannot_reopen(ledger: Ledger) -> None:
+    await ledger.link.command("HSET", META, "server", "another", "term", 100)
+    with pytest.raises(reopen.Superseded):
+        await ledger.reopen()
+    assert [m.partition for m in await reopen.closed_partitions(ledger.link)] == [P]
+
+
+async def test_a_full_redis_is_opened_and_drained(ledger: Ledger) -> None:
+    """What cannot be opened cannot be drained, and what is not drained stays full."""
+    await ledger.consumer()
+    await ledger.charge("r1")
+    await ledger.link.command("HSET", META, "server", "another")
+    await ledger.link.command("CONFIG", "SET", "maxmemory", "1")
+    await ledger.reopen()
+    await ledger.move()
+    assert [d["_id"] for d in await ledger.kept()] == ["r1"]
+
+
+async def test_the_books_agree_with_events_in_both_and_a_live_hold(ledger: Ledger) -> None:
+    await ledger.charge("r1")
+    await ledger.move()
+    await ledger.charge("r2")
+    await ledger.admit("r3")
+    report = await ledger.audit()
+    assert report.agrees
+    assert (report.accounts, report.events, report.events_waiting, report.missing_events) == (1, 1, 1, 0)
+    assert (report.credited_nanos, report.spent_nanos, report.held_nanos, report.available_nanos) == (1000, 10, 10, 980)
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        ("avail", {"available"}), ("held", {"held", "available"}), ("live", {"concurrency"}),
+        ("spent", {"spent", "available"}), ("credited", {"credited", "available"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("by", [1, -1])
+async def test_each_planted_difference_is_found(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, field: str, found: set[str], by: int
+) -> None:
+    monkeypatch.setattr(audit, "_PAUSE_S", 0)
+    await ledger.charge("r1")
+    await ledger.move()
+    await ledger.admit("r2")
+    await ledger.link.command("HINCRBY", ACCOUNT, field, by)
+    report = await ledger.audit()
+    assert {d.what for d in report.differences} == found
+    assert not report.agrees
+    assert {d.account for d in report.differences} == {"acc"}
+    await ledger.link.command("HINCRBY", ACCOUNT, field, -by)
+    assert (await ledger.audit()).agrees
+
+
+async def test_a_deleted_event_is_found_twice(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_PAUSE_S", 0)
+    await ledger.charge("r1", "r2", "r3")
+    await ledger.move()
+    await ledger.cold.usage.delete_one({"_id": "r2"})
+    report = await ledger.audit()
+    assert ([d.what for d in report.differences], report.missing_events) == (["spent"], 1)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_gap_is_found_in_open_and_closed_epochs(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr(audit, "_PAUSE_S", 0)
+    await ledger.charge("r1", "r2", cost=0)  # of no charge: only its number tells
+    await ledger.move()
+    if closed:
+        await ledger.link.command("FLUSHALL")
+        await ledger.reopen()
+    assert (await ledger.audit()).agrees
+    await ledger.cold.usage.delete_one({"_id": "r1"})
+    report = await ledger.audit()
+    assert (report.missing_events, report.differences, report.agrees) == (1, [], False)
+
+
+async def test_an_event_that_vanished_from_the_stream_is_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_PAUSE_S", 0)
+    await ledger.charge("r1", "r2")
+    entries: Any = await ledger.reader.xrange(USAGE)
+    [(entry_id, _), _] = entries
+    await ledger.link.command("XDEL", USAGE, entry_id)
+    report = await ledger.audit()
+    assert ([d.what for d in report.differences], report.missing_events) == (["spent"], 1)
