@@ -55,9 +55,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("account", ASCENDING), ("day", ASCENDING)], name="account_day"),
         IndexModel([("partition", ASCENDING), ("day", ASCENDING)], name="partition_day"),
     ],
-    "dead_events": [
-        IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence")
-    ],
+    "dead_events": [IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence")],
     "epochs": [IndexModel([("partition", ASCENDING), ("epoch", ASCENDING)], name="epoch")],
     "books": [IndexModel([("partition", ASCENDING)], name="partition")],
 }

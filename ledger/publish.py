@@ -23,14 +23,18 @@ _OLD_CONFIG_S = 86_400
 
 async def account(redis: Caller, document: Document) -> bool:
     """Put an account's policy and credited total in force; False if the balance would be too large to count."""
-    record = AccountRecord(
+    key = keyspace.account(document["partition"], document["_id"])
+    await hot.publish(redis, document["partition"], key, document["version"], account_fields(document))
+    return not document["grant_number"] or await grants(redis, document) != "RANGE"
+
+
+def account_fields(document: Document) -> dict[str, str]:
+    """An account's policy and status as Redis keeps them; '' where there is nothing."""
+    return AccountRecord(
         status=document["status"],
         policy=msgspec.convert(document["policy"], AccountPolicy),
         limits=msgspec.convert(document["limits"], Limits),
-    )
-    key = keyspace.account(document["partition"], document["_id"])
-    await hot.publish(redis, document["partition"], key, document["version"], record.fields())
-    return not document["grant_number"] or await grants(redis, document) != "RANGE"
+    ).fields()
 
 
 async def grants(redis: Caller, document: Document) -> str:
@@ -46,7 +50,13 @@ async def grants(redis: Caller, document: Document) -> str:
 
 async def api_key(redis: Caller, document: Document) -> None:
     """Put an API key's policy and status in force."""
-    record = KeyRecord(
+    key = keyspace.api_key(document["partition"], document["_id"])
+    await hot.publish(redis, document["partition"], key, document["version"], key_fields(document))
+
+
+def key_fields(document: Document) -> dict[str, str]:
+    """An API key's policy and status as Redis keeps them; '' where there is nothing."""
+    return KeyRecord(
         digest=document["digest"],
         pepper=document["pepper"],
         account=document["account"],
@@ -55,9 +65,7 @@ async def api_key(redis: Caller, document: Document) -> None:
         policy=msgspec.convert(document["policy"], KeyPolicy),
         limits=msgspec.convert(document["limits"], Limits),
         expires_us=document.get("expires_us"),
-    )
-    key = keyspace.api_key(document["partition"], document["_id"])
-    await hot.publish(redis, document["partition"], key, document["version"], record.fields())
+    ).fields()
 
 
 async def account_is_clean(cold: ColdBook, document: Document) -> None:

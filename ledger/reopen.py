@@ -5,15 +5,17 @@ put grants, policies and config in force; close the old epoch; let settles in; m
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo.errors import BulkWriteError
 
-from ledger import hot, keyspace, publish
-from ledger.cold import DUPLICATE_KEY, ColdBook
+from ledger import hot, keyspace, publish, rebuild, rewrite, sequence
+from ledger.cold import DUPLICATE_KEY, ColdBook, Document
 from ledger.hot import Place
 from ledger.link import Caller
+from ledger.sequence import Point
 
 
 class Refused(Exception):
@@ -44,6 +46,7 @@ class Report:
     partitions: int
     rebuilt: int
     adopted: int
+    restored: rebuild.Restored = rebuild.NOTHING
 
 
 async def closed_partitions(redis: Caller) -> list[Meta]:
@@ -72,25 +75,50 @@ async def server_name(redis: Caller, partition: str) -> str:
     )
 
 
-async def reopen(cold: ColdBook, redis: Caller, closed: list[Meta], *, term: int) -> Report:
-    """Open every partition of `closed`; Refused, Superseded, or what the servers raise."""
+async def reopen(
+    cold: ColdBook,
+    redis: Caller,
+    closed: list[Meta],
+    *,
+    term: int,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Report:
+    """Open every partition of `closed`; Refused, Superseded, or what the servers raise.
+
+    A partition that never had an epoch on this server is refilled from MongoDB by absolute values (`rebuild`); `progress`
+    is told how many records of how many. One that has its books only adopts what it lost.
+    """
     single = await cold.singles.find_one({"_id": "instance"})
     assert single is not None
     instance = str(single["id"])
-    last = await _last_events(cold)
+    last = await sequence.last_points(cold)
     for meta in closed:
         _check_identity(meta, instance, empty=not last and await cold.accounts.find_one() is None)
+    await rewrite.finish(redis, [meta.partition for meta in closed])
     await asyncio.gather(*(_step(redis, meta.partition, "take", term=term) for meta in closed))
-    beyond = [meta for meta in closed if last.get(meta.partition, (0, 0)) > (meta.epoch, meta.seq)]
+    emptied, kept = [m for m in closed if not m.epoch], [m for m in closed if m.epoch]
+    beyond = [meta for meta in kept if last.get(meta.partition, (0, 0)) > (meta.epoch, meta.seq)]
     adopted = sum(await asyncio.gather(*(_adopt_lost(cold, redis, meta) for meta in beyond)))
-    await _records(cold, redis, closed)
+    try:
+        restored = await rebuild.restore(cold, redis, [m.partition for m in emptied], term=term, progress=progress)
+    except rebuild.Superseded as superseded:
+        raise Superseded(str(superseded)) from None
+    await _records(cold, redis, kept)
     config = await publish.config(cold, redis)
     await _close_epochs(cold, closed, last)
     next_epoch = {meta.partition: max(meta.epoch, last.get(meta.partition, (0, 0))[0]) + 1 for meta in closed}
     common = {"term": term, "config": config, "instance": instance}
-    await asyncio.gather(*(_step(redis, p, "recover", epoch=epoch, **common) for p, epoch in next_epoch.items()))
+    floors = {
+        b["partition"]: int(b.get("floor_us", 0)) async for b in cold.books.find({"_id": {"$regex": "^partition:"}})
+    }
+    await asyncio.gather(
+        *(
+            _step(redis, p, "recover", epoch=epoch, floor_us=floors.get(p, 0), **common)
+            for p, epoch in next_epoch.items()
+        )
+    )
     await asyncio.gather(*(_step(redis, meta.partition, "open", term=term) for meta in closed))
-    return Report(len(closed), sum(meta.server is None for meta in closed), adopted)
+    return Report(len(closed), len(emptied), adopted, restored)
 
 
 def _check_identity(meta: Meta, instance: str, *, empty: bool) -> None:
@@ -116,19 +144,6 @@ async def _step(redis: Caller, partition: str, step: Any, **arguments: Any) -> N
         raise Superseded(word)
 
 
-async def _last_events(cold: ColdBook) -> dict[str, tuple[int, int]]:
-    """Per partition, the last (epoch, seq) that MongoDB knows of."""
-    pipeline: list[dict[str, Any]] = [
-        {"$sort": {"partition": 1, "epoch": -1, "seq": -1}},
-        {"$group": {"_id": "$partition", "epoch": {"$first": "$epoch"}, "seq": {"$first": "$seq"}}},
-    ]
-    cursor = await cold.usage.aggregate(pipeline)
-    last = {row["_id"]: (row["epoch"], row["seq"]) async for row in cursor}
-    async for row in cold.epochs.find():  # an epoch without events is known from its close; its number is used up
-        last[row["partition"]] = max(last.get(row["partition"], (0, 0)), (row["epoch"], row["closed_at_seq"]))
-    return last
-
-
 async def _adopt_lost(cold: ColdBook, redis: Caller, meta: Meta) -> int:
     """Step 2: events that MongoDB has beyond Redis's (epoch, seq), in order, each once."""
     beyond = {
@@ -136,18 +151,49 @@ async def _adopt_lost(cold: ColdBook, redis: Caller, meta: Meta) -> int:
         "$or": [{"epoch": {"$gt": meta.epoch}}, {"epoch": meta.epoch, "seq": {"$gt": meta.seq}}],
     }
     adopted = 0
-    async for event in cold.usage.find(beyond).sort([("epoch", 1), ("seq", 1)]):
+    for collection in (cold.usage, cold.debits):
+        async for event in collection.find(beyond).sort([("epoch", 1), ("seq", 1)]):
+            adopted += await _adopt(cold, redis, event)
+    return adopted
+
+
+async def _adopt(cold: ColdBook, redis: Caller, event: Document, *, beyond: bool = False) -> bool:
+    """Take over one usage event or debit; whether it was not known."""
+    charge, shortfall = event["charge_nanos"], event.get("shortfall_nanos", 0)
+    place = Place(event["partition"], event["account"], "", "")
+    if event["end"] != "debit":
         line = await cold.api_keys.find_one({"_id": event["api_key"]}, {"line": 1})
-        place = Place(meta.partition, event["account"], event["api_key"], line["line"] if line else event["api_key"])
-        first = await cold.usage.find_one({"_id": event["request_id"]}) if event["end"] == "late" else None
-        adopted += await hot.adopt(
-            redis,
-            place,
-            event["request_id"],
-            abandoned=event["end"] == "abandoned",
-            charge_nanos=event["charge_nanos"] + (first["charge_nanos"] if first else 0),
-            shortfall_nanos=event["shortfall_nanos"] + (first["shortfall_nanos"] if first else 0),
-        )
+        place = place._replace(key=event["api_key"], line=line["line"] if line else event["api_key"])
+    if event["end"] == "late":
+        first = await cold.usage.find_one({"_id": event["request_id"]})
+        charge += first["charge_nanos"] if first else 0
+        shortfall += first["shortfall_nanos"] if first else 0
+    return await hot.adopt(
+        redis,
+        place,
+        event["_id"] if event["end"] == "debit" else event["request_id"],
+        abandoned=event["end"] == "abandoned",
+        charge_nanos=charge,
+        shortfall_nanos=shortfall,
+        beyond=beyond,
+    )
+
+
+async def adopt_beyond(cold: ColdBook, redis: Caller, partition: str) -> int:
+    """Events that came to MongoDB after their epoch had been closed without them: taken over at once, each once.
+
+    A batch that was read from a server before it was replaced is written after it. Fenced unless the partition is open.
+    """
+    adopted = 0
+    async for closed in cold.epochs.find({"partition": partition}):
+        known = {"$gt": closed["closed_at_seq"], "$nin": closed.get("adopted", [])}
+        beyond = {"partition": partition, "epoch": closed["epoch"], "seq": known}
+        for collection in (cold.usage, cold.debits):
+            async for event in collection.find(beyond).sort("seq", 1):
+                # Redis remembers a request for an hour, and MongoDB which events were posted a second time.
+                if not await cold.reposted.find_one({"event": event["_id"]}):
+                    adopted += await _adopt(cold, redis, event, beyond=True)
+                await cold.epochs.update_one({"_id": closed["_id"]}, {"$addToSet": {"adopted": event["seq"]}})
     return adopted
 
 
@@ -164,7 +210,7 @@ async def _records(cold: ColdBook, redis: Caller, closed: list[Meta]) -> None:
         await asyncio.gather(*batch)
 
 
-async def _close_epochs(cold: ColdBook, closed: list[Meta], last: dict[str, tuple[int, int]]) -> None:
+async def _close_epochs(cold: ColdBook, closed: list[Meta], last: dict[str, Point]) -> None:
     """Step 4: record at which seq each old epoch closed, so that a gap in it is known and not guessed."""
     documents = []
     for meta in closed:

@@ -63,10 +63,11 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
     )
     reader = _Reader(given)
     replicated = reader.text("WEIR_REDIS_URL", "").startswith(("redis+sentinel://", "redis+cluster://"))
+    data_dir = reader.folder("WEIR_DATA_DIR", ".weir")
     settings = Settings(
         redis_url=reader.url("WEIR_REDIS_URL", REDIS_SCHEMES),
         mongo_url=reader.url("WEIR_MONGO_URL", ("mongodb", "mongodb+srv")),
-        data_dir=reader.folder("WEIR_DATA_DIR", ".weir"),
+        data_dir=data_dir,
         master_key=reader.parsed("WEIR_MASTER_KEY", vault.parse_master_key),
         master_key_previous=reader.parsed("WEIR_MASTER_KEY_PREVIOUS", vault.parse_master_key),
         admin_url=reader.url("WEIR_ADMIN_URL", ("http", "https")).rstrip("/"),
@@ -79,10 +80,8 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         allow_private_upstreams=reader.switch("WEIR_ALLOW_PRIVATE_UPSTREAMS"),
         grace_s=reader.number("WEIR_GRACE_S", 30, least=0, most=3600),
         drain_s=reader.number("WEIR_DRAIN_S", 300, least=0, most=3600),
-        replicas=int(reader.number("WEIR_REPLICAS", 1 if replicated else 0, least=0, most=10)),
-        spill_dir=Path(
-            reader.text("WEIR_SPILL_DIR", str(Path(reader.text("WEIR_DATA_DIR", ".weir")) / "spill"))
-        ).expanduser(),
+        replicas=reader.integer("WEIR_REPLICAS", 1 if replicated else 0, least=0, most=10),
+        spill_dir=reader.folder("WEIR_SPILL_DIR", str(data_dir / "spill")),
     )
     for name in need:
         if not given.get(name, "").strip():

@@ -6,14 +6,16 @@ It is on the availability path (only it opens partitions), so run two: the secon
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ledger import claims, consumer, log, metrics, publish, reopen, sweeper
-from ledger.cold import ColdBook
+from ledger import claims, consumer, debits, keyspace, log, metrics, publish, reopen, statements, sweeper
+from ledger.auditor import Auditor
+from ledger.cold import ColdBook, now
 from ledger.consumer import Consumer
 from ledger.hot import Fenced
 from ledger.lease import Lease
@@ -24,6 +26,8 @@ _LEASE_EVERY_S = 2.0
 _LOOK_EVERY_S = 0.25
 _SWEEP_EVERY_S = 1.0
 _PENDING_EVERY_S = 1.0
+_STATE_EVERY_S = 5.0
+_AUDIT_EVERY_S = 60.0
 
 
 class Worker:
@@ -34,6 +38,8 @@ class Worker:
         self._link = link
         self._lease = Lease(cold)
         self._consumer = Consumer(cold, link, reader)
+        self._auditor = Auditor(cold, link)
+        self._stated_up_to = ""
         self._on_ready = on_ready
         self._leads = asyncio.Event()
         self._open = asyncio.Event()
@@ -50,6 +56,8 @@ class Worker:
             self._every(0, self._move_events),
             self._every(_SWEEP_EVERY_S, self._sweep),
             self._every(_PENDING_EVERY_S, self._complete),
+            self._every(_STATE_EVERY_S, self._state),
+            self._every(_AUDIT_EVERY_S, self._audit),
         ]
         await asyncio.gather(*loops)
         with contextlib.suppress(*_PASSING):
@@ -78,6 +86,8 @@ class Worker:
         finally:
             if held and not self._leads.is_set():
                 log.get().info("leading", term=self._lease.term)
+                self._stated_up_to = ""
+                self._auditor.forget()
                 self._leads.set()
                 self._consumer.resume()
             elif not held:
@@ -96,7 +106,10 @@ class Worker:
             return
         self._open.clear()
         try:
-            report = await reopen.reopen(self._cold, self._link, closed, term=self._lease.term)
+            async with (
+                self._consumer.writing
+            ):  # a batch that arrives half-way would be summed up and adopted, or neither
+                report = await reopen.reopen(self._cold, self._link, closed, term=self._lease.term)
         except reopen.Refused as refusal:
             log.get().error("not_opened", where=str(refusal))
             await asyncio.sleep(2)
@@ -110,14 +123,36 @@ class Worker:
         await self._consumer.step()
 
     async def _sweep(self) -> None:
+        """Without the lease too: holds must be freed while MongoDB is away, and the script sees to it that it is once."""
+        await sweeper.sweep(self._link)
+        await sweeper.measure(self._link)
+
+    async def _state(self) -> None:
+        """Seal and state the days that are over; a few reads of MongoDB a day, once all is done."""
+        at = now()
+        yesterday = (at - timedelta(days=1)).strftime("%Y-%m-%d")
+        if yesterday <= self._stated_up_to or not await self._is_open():
+            return
+        todo = [*keyspace.PARTITIONS]
+        done = await statements.close_days(self._cold, self._link, now=at, partitions=todo, opened=self._opened_day)
+        if len(done) == len(todo):
+            self._stated_up_to = yesterday
+
+    async def _opened_day(self, partition: str, day: str) -> None:
+        """From now on the consumer dates nothing before this day; the batch in hand is written first."""
+        self._consumer.open_days[partition] = day
+        async with self._consumer.writing:
+            pass
+
+    async def _audit(self) -> None:
         if await self._is_open():
-            await sweeper.sweep(self._link)
-            await sweeper.measure(self._link)
             metrics.DEAD_EVENTS.set(await self._cold.dead_events.estimated_document_count())
+            await self._auditor.step()
 
     async def _complete(self) -> None:
         if await self._is_open():
             await publish.complete_pending(self._cold, self._link)
+            await debits.complete(self._cold, self._link)
             await claims.judge(self._cold, self._link)
 
     async def _is_open(self) -> bool:

@@ -79,6 +79,14 @@ class Load:
         self._admitted.clear()
         await asyncio.wait_for(self._admitted.wait(), within_s)
 
+    async def waits(self) -> bool:
+        """Until a call waits for its answer, so that what is done to its server now hits it; False if none comes."""
+        for _ in range(200):
+            if self.unanswered:
+                return True
+            await asyncio.sleep(0.001)
+        return False
+
     @property
     def scripts_per_s(self) -> float:
         return round(self.counts["scripts"] / max(self.seconds, 0.001), 1)

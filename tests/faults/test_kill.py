@@ -48,14 +48,12 @@ class Killer:
 
     async def _hits_something(self) -> bool:
         """Until a kill hits something: a call that waits for its answer, or an event on its way; False if none comes."""
-        for _ in range(100):
-            if await (self._unanswered() if self._name == "redis" else self._on_their_way()):
+        if self._name == "redis":
+            return await self._world.load.waits()
+        for _ in range(20):
+            if await self._on_their_way():
                 return True
         return False
-
-    async def _unanswered(self) -> bool:
-        await asyncio.sleep(0.001)
-        return self._world.load.unanswered > 0
 
     async def _on_their_way(self) -> bool:
         with contextlib.suppress(StoreUnavailable):

@@ -76,7 +76,8 @@ async def test_the_same_event_again_is_success_and_another_one_a_conflict(ledger
     await ledger.charge("r1")
     entries: Any = await ledger.reader.xrange(USAGE)
     [(_, fields)] = entries
-    for change in ({}, {b"seq": b"7", b"epoch": b"9", b"end": b"orphan"}, {b"charge": b"6"}):
+    changes: list[Any] = [{}, {b"seq": b"7", b"epoch": b"9", b"end": b"orphan"}, {b"charge": b"6"}]
+    for change in changes:
         await ledger.reader.xadd(USAGE, {**fields, **change})
     await ledger.move()
     assert [(d["_id"], d["charge_nanos"], d["seq"]) for d in await ledger.kept()] == [("r1", 5, 1)]

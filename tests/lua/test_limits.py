@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from ledger import hot
 from ledger.hot import Admitted, Refused
 from ledger.link import Script
 from tests.lua.books import ACCOUNT, FUTURE, KEY, LINE, MINUTE, Books, changed, hold_key

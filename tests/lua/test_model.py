@@ -216,6 +216,7 @@ class Machine(RuleBasedStateMachine):
         if request.state == "H":
             request.post(self.accounts[rid[0]], "voided", 0)
         request.state = "S"
+        assert isinstance(reply, Ended)
         assert (reply.end, reply.charge_nanos, reply.shortfall_nanos) == (end, request.charge, request.short)
 
     @rule(rid=RIDS, due=st.booleans())

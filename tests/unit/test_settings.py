@@ -24,6 +24,8 @@ BAD = {
     "WEIR_ALLOW_PRIVATE_UPSTREAMS": ["maybe"],
     "WEIR_GRACE_S": ["-1", "3601", "x", "nan"],
     "WEIR_DRAIN_S": ["-0.1", "1e9"],
+    "WEIR_REPLICAS": ["-1", "11", "0.5"],
+    "WEIR_SPILL_DIR": ["~no-such-user-here/spill"],
     "WEIR_DATA_DIR": ["~no-such-user-here/weir"],
 }
 
@@ -68,7 +70,8 @@ def test_everything_given() -> None:
         {
             "WEIR_REDIS_URL": "redis+sentinel://:secret@a:1,b:2/main", "WEIR_MONGO_URL": "mongodb://a:1,b:2/w",
             "WEIR_ADMIN_URL": "https://admin.example/", "WEIR_MASTER_KEY": MASTER, "WEIR_MASTER_KEY_PREVIOUS": MASTER,
-            "WEIR_GATEWAY_ADDR": "[::1]:0", "WEIR_WORKERS": " 4 ", "WEIR_ALLOW_PRIVATE_UPSTREAMS": "ON", "WEIR_GRACE_S": "0.5",
+            "WEIR_GATEWAY_ADDR": "[::1]:0", "WEIR_WORKERS": " 4 ", "WEIR_ALLOW_PRIVATE_UPSTREAMS": "ON",
+            "WEIR_GRACE_S": "0.5",
             "WEIR_ADMIN_TOKEN": "canary", "WEIR_UPSTREAM_CA_FILE": __file__,
         },
         need=("WEIR_REDIS_URL", "WEIR_MASTER_KEY"),

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from gateway.upstream.transport import FastTransport
-from tests.integration.upstream.peers import Authority
+from tests.integration.upstream.peers import Authority, bare
 
 
 @pytest.hookimpl
@@ -23,7 +23,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 async def fast() -> AsyncIterator[FastTransport]:
     """With nothing left at its end but idle connections, and then none."""
-    transport = FastTransport()
+    transport = FastTransport(bare())
     yield transport
     counts = transport.counts
     await transport.aclose()

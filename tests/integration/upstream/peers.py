@@ -161,6 +161,11 @@ def answers(*wires: bytes) -> Callable[[Peer], Awaitable[None]]:
     return play
 
 
+def bare() -> ssl.SSLContext:
+    """Trusts nobody, and is quick to make."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class Authority:
     """A CA of the test's own."""
 

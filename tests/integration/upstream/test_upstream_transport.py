@@ -11,7 +11,7 @@ import pytest
 
 from bench.provider import Behaviour, ScriptedProvider
 from gateway.upstream.transport import FastTransport
-from tests.integration.upstream.peers import OK, Authority, Peer, answers, upstream
+from tests.integration.upstream.peers import OK, Authority, Peer, answers, bare, upstream
 
 Make = Callable[..., httpx2.AsyncBaseTransport]
 KEY = {"authorization": "Bearer k"}
@@ -21,7 +21,7 @@ MANY = 8 * 1024 * 1024
 
 def stock(context: ssl.SSLContext | None = None, *, max_connections: int = 100) -> httpx2.AsyncBaseTransport:
     limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    return httpx2.AsyncHTTPTransport(verify=context or True, limits=limits, trust_env=False)
+    return httpx2.AsyncHTTPTransport(verify=context or bare(), limits=limits, trust_env=False)
 
 
 @pytest.fixture(params=["stock", "fast"])
@@ -31,7 +31,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture
 async def transport(make: Make) -> AsyncIterator[httpx2.AsyncBaseTransport]:
-    async with closing(make()) as made:
+    async with closing(make(bare())) as made:
         yield made
 
 
@@ -164,7 +164,7 @@ async def test_tls_with_verification(make: Make, authority: Authority) -> None:
 @pytest.mark.parametrize("case", ["another name", "another authority"])
 async def test_tls_that_is_not_to_be_trusted(make: Make, authority: Authority, case: str) -> None:
     name = "example.com" if case == "another name" else "127.0.0.1"
-    trust = authority.trust() if case == "another name" else ssl.create_default_context()
+    trust = authority.trust() if case == "another name" else bare()
     async with closing(make(trust)) as transport, upstream(answers(OK), tls=authority.server(name)) as server:
         with pytest.raises(httpx2.ConnectError):
             await transport.handle_async_request(ask(server.url))
@@ -216,7 +216,7 @@ async def test_a_server_that_does_not_read(transport: httpx2.AsyncBaseTransport)
 async def test_connections_are_bounded_and_shared_fairly(make: Make, provider: ScriptedProvider) -> None:
     provider.script(Behaviour(gate=True))
     order: list[int] = []
-    async with closing(make(max_connections=3)) as transport:
+    async with closing(make(bare(), max_connections=3)) as transport:
 
         async def one(number: int) -> None:
             assert (await whole(transport, chat(provider)))[0] == 200

@@ -1,0 +1,269 @@
+"""Rebuild: refill an emptied Redis from MongoDB, by absolute values, under the leader's term (design.md sections 5 and 7).
+
+What an account has spent is the sum of its statements up to the last sealed day, and of the events after it: usage that
+has a statement may have been purged. Nothing is added to what Redis has, so doing it again, whole or in part, is safe.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from ledger import hot, keyspace, publish, statements
+from ledger.cold import ColdBook, Collection, Document, now
+from ledger.hot import Record
+from ledger.link import Caller
+
+_A_CALL = 100  # records of one script call: some hundred microseconds of a partition's time
+_IN_FLIGHT = 16
+_MARKED_FOR = timedelta(minutes=70)  # an ended request is remembered for an hour; the rest is for clocks that differ
+
+Progress = Callable[[int, int], None]
+
+
+class Superseded(Exception):
+    """Another worker leads now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records were put in place, and the money that they say was spent."""
+
+    accounts: int = 0
+    api_keys: int = 0
+    marks: int = 0
+    capped_lines: int = 0
+    credited_nanos: int = 0
+    spent_nanos: int = 0
+
+
+NOTHING = Restored()
+
+
+async def restore(
+    cold: ColdBook,
+    redis: Caller,
+    partitions: list[str],
+    *,
+    term: int,
+    progress: Progress = lambda _done, _of: None,
+    at: datetime | None = None,
+) -> Restored:
+    """Refill these partitions, which the leader has taken and which have no epoch yet. `at` is now, UTC without a zone."""
+    if not partitions:
+        return NOTHING
+    at = at or now()
+    sealed = await _sealed_days(cold, partitions)
+    spent = await spent_by_account(cold, sealed)
+    writer = _Writer(redis, term, progress)
+    total = await cold.accounts.count_documents({"partition": {"$in": partitions}})
+    writer.of = total + await cold.api_keys.count_documents({"partition": {"$in": partitions}})
+    done = NOTHING
+    async for document in _of(cold.accounts, partitions):
+        mine, credited = spent.get(document["_id"], 0), int(document["credited_nanos"])
+        key = keyspace.account(document["partition"], document["_id"])
+        money = Record(key, "money", (int(document["grant_number"]), str(credited), str(mine)))
+        await writer.add(document["partition"], money, _policy(key, document, publish.account_fields(document)))
+        done = replace(
+            done,
+            accounts=done.accounts + 1,
+            credited_nanos=done.credited_nanos + credited,
+            spent_nanos=done.spent_nanos + mine,
+        )
+    lines: dict[str, tuple[str, str]] = {}
+    async for document in _of(cold.api_keys, partitions):
+        key = keyspace.api_key(document["partition"], document["_id"])
+        await writer.add(document["partition"], _policy(key, document, publish.key_fields(document)))
+        done = replace(done, api_keys=done.api_keys + 1)
+        if {"daily_cap_nanos", "monthly_cap_nanos"} & document["limits"].keys():
+            lines[document["_id"]] = (document["partition"], document["line"])
+    async for partition, record in _counters(cold, lines, at):
+        await writer.add(partition, record)
+        done = replace(done, capped_lines=done.capped_lines + 1)
+    async for partition, record in _marks(cold, partitions, at):
+        await writer.add(partition, record)
+        done = replace(done, marks=done.marks + 1)
+    await writer.finish()
+    await _note_counted(cold, partitions)
+    return done
+
+
+async def spent_by_account(cold: ColdBook, sealed: dict[str, list[str]]) -> dict[str, int]:
+    """What each account has spent, in nano-USD; `sealed` has the partitions by the last day that was sealed there ('')."""
+    spent: dict[str, int] = defaultdict(int)
+    for day, partitions in sealed.items():
+        within = {"partition": {"$in": partitions}}
+        sources: list[tuple[Collection, Document]] = [
+            (cold.usage, {**within, "day": {"$gt": day}}),
+            (cold.debits, within),  # never purged, so the statements' sums are not needed
+        ]
+        if day:
+            sources += [
+                (cold.statements, {**within, "day": {"$lte": day}}),
+                (cold.usage, statements.strays({"$in": partitions}, day)),
+            ]
+        for collection, match in sources:
+            pipeline: list[dict[str, Any]] = [
+                {"$match": match},
+                {"$group": {"_id": "$account", "charge": {"$sum": "$charge_nanos"}}},
+            ]
+            async for row in await collection.aggregate(pipeline, allowDiskUse=True, batchSize=10_000):
+                spent[row["_id"]] += int(row["charge"])
+    return spent
+
+
+async def spent_by_one(cold: ColdBook, partition: str, account: str) -> int:
+    """The same of one account."""
+    (sealed,) = await _sealed_days(cold, [partition])
+    within = {"account": account}
+    sources: list[tuple[Collection, Document]] = [
+        (cold.usage, {**within, "day": {"$gt": sealed}}),
+        (cold.debits, within),
+    ]
+    if sealed:
+        sources.append((cold.statements, {**within, "day": {"$lte": sealed}}))
+        sources.append((cold.usage, {**within, **statements.strays(partition, sealed)}))
+    spent = 0
+    for collection, match in sources:
+        pipeline: list[dict[str, Any]] = [
+            {"$match": match},
+            {"$group": {"_id": None, "charge": {"$sum": "$charge_nanos"}}},
+        ]
+        spent += sum([int(row["charge"]) async for row in await collection.aggregate(pipeline)])
+    return spent
+
+
+async def _sealed_days(cold: ColdBook, partitions: list[str]) -> dict[str, list[str]]:
+    days = dict.fromkeys(partitions, "")
+    async for book in cold.books.find({"_id": {"$regex": "^partition:"}}):
+        if book["partition"] in days:
+            days[book["partition"]] = book.get("sealed_day", "")
+    by_day: dict[str, list[str]] = defaultdict(list)
+    for partition, day in days.items():
+        by_day[day].append(partition)
+    return by_day
+
+
+def _of(collection: Collection, partitions: list[str]) -> Any:
+    return collection.find({"partition": {"$in": partitions}}).batch_size(5_000)
+
+
+def _policy(key: str, document: Document, fields: dict[str, str]) -> Record:
+    words = [word for name, value in fields.items() if value for word in (name, value)]
+    return Record(key, "policy", (int(document["version"]), *words))
+
+
+async def _counters(
+    cold: ColdBook, lines: dict[str, tuple[str, str]], at: datetime
+) -> AsyncIterator[tuple[str, Record]]:
+    """What capped lines spent in the current UTC day and month; `lines` has (partition, line) by key id."""
+    if not lines:
+        return
+    today, month = at.strftime("%Y-%m-%d"), at.strftime("%Y-%m-01")
+    sums: dict[tuple[str, str], list[int]] = {place: [0, 0] for place in lines.values()}
+    in_month = {"partition": {"$in": sorted({p for p, _ in sums})}, "day": {"$gte": month}}
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {**in_month, "api_key": {"$in": [*lines]}}},
+        {
+            "$group": {
+                "_id": {"key": "$api_key", "today": {"$gte": ["$day", today]}},
+                "charge": {"$sum": "$charge_nanos"},
+            }
+        },
+    ]
+    async for row in await cold.usage.aggregate(pipeline, allowDiskUse=True):
+        pair = sums[lines[row["_id"]["key"]]]
+        pair[1] += int(row["charge"])
+        if row["_id"]["today"]:
+            pair[0] += int(row["charge"])
+    day, months = (at.date() - date(1970, 1, 1)).days, months_of(at.date())
+    for (partition, line), (of_day, of_month) in sums.items():
+        words = ("day", day, "dsum", of_day, "month", months, "msum", of_month)
+        yield partition, Record(keyspace.line(partition, line), "counters", words)
+
+
+def months_of(day: date) -> int:
+    """Months since March of year 0, as `prelude_limits.lua` numbers them."""
+    return (day.year - (day.month < 3)) * 12 + (day.month + 9) % 12
+
+
+async def _marks(cold: ColdBook, partitions: list[str], at: datetime) -> AsyncIterator[tuple[str, Record]]:
+    """Requests that ended within the hour: a settle that is sent again is a repeat, and not an orphan."""
+    since = at - _MARKED_FOR
+    young = {"partition": {"$in": partitions}, "day": {"$gte": since.strftime("%Y-%m-%d")}, "at": {"$gte": since}}
+    pipeline: list[dict[str, Any]] = [
+        {"$match": young},
+        {
+            "$group": {
+                "_id": "$request_id",
+                "partition": {"$first": "$partition"},
+                "charge": {"$sum": "$charge_nanos"},
+                "short": {"$sum": "$shortfall_nanos"},
+                "ends": {"$addToSet": "$end"},
+            }
+        },
+    ]
+    async for row in await cold.usage.aggregate(pipeline, allowDiskUse=True, batchSize=5_000):
+        if row["ends"] == ["late"]:  # what it is late to is older
+            first = await cold.usage.find_one({"_id": row["_id"]}) or {}
+            row["charge"] += first.get("charge_nanos", 0)
+            row["short"] += first.get("shortfall_nanos", 0)
+        state = "X" if row["ends"] == ["abandoned"] else "S"
+        words = (state, int(row["charge"]), int(row["short"]))
+        yield row["partition"], Record(keyspace.hold(row["partition"], row["_id"]), "mark", words)
+    async for debit in cold.debits.find(young):
+        words = ("S", int(debit["charge_nanos"]), 0)
+        yield debit["partition"], Record(keyspace.hold(debit["partition"], debit["_id"]), "mark", words)
+
+
+async def _note_counted(cold: ColdBook, partitions: list[str]) -> None:
+    """The sums have every event, also those beyond an epoch's close: `adopt_beyond` must not take them again."""
+    async for closed in cold.epochs.find({"partition": {"$in": partitions}}):
+        beyond = {"partition": closed["partition"], "epoch": closed["epoch"], "seq": {"$gt": closed["closed_at_seq"]}}
+        seqs = [e["seq"] for c in (cold.usage, cold.debits) async for e in c.find(beyond, {"seq": 1})]
+        if seqs:
+            await cold.epochs.update_one({"_id": closed["_id"]}, {"$addToSet": {"adopted": {"$each": seqs}}})
+
+
+class _Writer:
+    """Collects records per partition and keeps a few calls on the way."""
+
+    def __init__(self, redis: Caller, term: int, progress: Progress) -> None:
+        self._redis = redis
+        self._term = term
+        self._progress = progress
+        self._waiting: dict[str, list[Record]] = defaultdict(list)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._done = 0
+        self.of = 0
+
+    async def add(self, partition: str, *records: Record) -> None:
+        waiting = self._waiting[partition]
+        waiting += records
+        if len(waiting) >= _A_CALL:
+            await self._send(partition)
+
+    async def finish(self) -> None:
+        """Send the rest and wait for all answers; Superseded, or what the server raised."""
+        for partition in [*self._waiting]:
+            await self._send(partition)
+        await asyncio.gather(*self._calls)
+        self._progress(self.of, self.of)
+
+    async def _send(self, partition: str) -> None:
+        records = self._waiting.pop(partition, [])
+        if not records:
+            return
+        if len(self._calls) >= _IN_FLIGHT:
+            finished, self._calls = await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
+            for call in finished:
+                call.result()
+        self._calls.add(asyncio.create_task(self._call(partition, records)))
+
+    async def _call(self, partition: str, records: list[Record]) -> None:
+        if await hot.restore(self._redis, partition, records, term=self._term) != "OK":
+            raise Superseded("TERM")
+        self._done += sum(record.kind == "policy" for record in records)
+        self._progress(min(self._done, self.of), self.of)
