@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_api.fields import money_pair
-from ledger import keyspace
+from ledger import keyspace, reopen
 from ledger.cold import Document
 from ledger.hot import Fenced
 from ledger.link import Caller
@@ -39,14 +39,17 @@ async def read(redis: Caller, accounts: Sequence[Document]) -> list[Balance]:
     Without that check a Redis that was just wiped would read as a balance of zero.
     """
     partitions = sorted({account["partition"] for account in accounts})
-    info, metas, rows = await asyncio.gather(
-        redis.command("INFO", "replication"),
-        asyncio.gather(*(redis.command("HMGET", keyspace.meta(p), "server", "state") for p in partitions)),
+    keys = [keyspace.meta(p) for p in partitions]
+    asked = {redis.server_of(key): partition for key, partition in zip(keys, partitions, strict=True)}
+    names, metas, rows = await asyncio.gather(
+        asyncio.gather(*(reopen.server_name(redis, partition) for partition in asked.values())),
+        asyncio.gather(*(redis.command("HMGET", key, "server", "state") for key in keys)),
         asyncio.gather(*(redis.command("HMGET", _key(account), *_FIELDS) for account in accounts)),
     )
-    server = next(line.split(b":")[1].strip() for line in info.splitlines() if line.startswith(b"master_replid:"))
-    if any(meta != [server, b"open"] for meta in metas):
-        raise Fenced
+    servers = dict(zip(asked, names, strict=True))
+    for key, (server, state) in zip(keys, metas, strict=True):
+        if state != b"open" or (server or b"").decode() != servers.get(redis.server_of(key)):
+            raise Fenced
     return [Balance(*(int(value or 0) for value in row)) for row in rows]
 
 

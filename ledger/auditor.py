@@ -185,7 +185,7 @@ def _since(partition: str, after: Point, upto: Point) -> list[dict[str, Any]]:
     """Per account, the last event between two points of a partition and what it says was spent."""
     beyond = [{"epoch": {"$gt": after.epoch}}, {"epoch": after.epoch, "seq": {"$gt": after.seq}}]
     until = [{"epoch": {"$lt": upto.epoch}}, {"epoch": upto.epoch, "seq": {"$lte": upto.seq}}]
-    pick = [
+    pick: list[dict[str, Any]] = [
         {"$match": {"partition": partition, "$and": [{"$or": beyond}, {"$or": until}]}},
         {"$project": {"account": 1, "epoch": 1, "seq": 1, "spent": "$spent_after_nanos"}},
     ]

@@ -73,7 +73,14 @@ class ClusterLink:
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable("the cluster is not known yet"))
             return failed
-        return self._link(node).together(key, *commands)
+        answers = self._link(node).together(key, *commands)
+        answers.add_done_callback(self._learn)
+        return answers
+
+    def _learn(self, answers: asyncio.Future[Any]) -> None:
+        """A call that was not rerouted went wrong: look again who owns what, for the next one."""
+        if not answers.cancelled() and answers.exception() is not None:
+            self._refresh_soon()
 
     def server_of(self, key: str) -> object:
         """The node that has this key, as far as is known; None before the cluster was asked."""

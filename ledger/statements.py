@@ -118,7 +118,7 @@ class Tally:
 def digest(statement: Document) -> str:
     """What a statement says, in 64 characters; its neighbour of the next day repeats it."""
     said = {name: value for name, value in statement.items() if name not in _OUTSIDE}
-    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic", enc_hook=int)).hexdigest()
 
 
 async def close_days(

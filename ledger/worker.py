@@ -124,7 +124,8 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Without the lease too: holds must be freed while MongoDB is away, and the script sees to it that it is once."""
-        await sweeper.sweep(self._link)
+        with contextlib.suppress(Fenced):
+            await sweeper.sweep(self._link)
         await sweeper.measure(self._link)
 
     async def _state(self) -> None:
@@ -146,7 +147,6 @@ class Worker:
 
     async def _audit(self) -> None:
         if await self._is_open():
-            metrics.DEAD_EVENTS.set(await self._cold.dead_events.estimated_document_count())
             await self._auditor.step()
 
     async def _complete(self) -> None:
@@ -154,6 +154,7 @@ class Worker:
             await publish.complete_pending(self._cold, self._link)
             await debits.complete(self._cold, self._link)
             await claims.judge(self._cold, self._link)
+            metrics.DEAD_EVENTS.set(await self._cold.dead_events.estimated_document_count())
 
     async def _is_open(self) -> bool:
         """Whether partitions are open and ours; waits a little if not, so that callers need no pause of their own."""

@@ -39,6 +39,12 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def start_again(self) -> None:
+        """Come back with what was on disk; the cluster makes it a replica of whoever took over."""
+        self.process = subprocess.Popen(
+            leashed(self.server.command()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
 
 @dataclass
 class Cluster:

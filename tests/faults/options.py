@@ -26,7 +26,7 @@ def asked(*, full: int, short: int) -> int:
 
 def generator(name: str) -> random.Random:
     """The choices of one test: the same for the same seed, whichever tests run beside it."""
-    return random.Random(f"{SEED} {name}")  # noqa: S311 - faults, not secrets
+    return random.Random(f"{SEED} {name}")
 
 
 class Tally:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.faults import oracle
 from tests.faults.options import Tally, asked
-from tests.faults.proxy import Faults, FaultProxy
+from tests.faults.proxy import FaultProxy, Faults
 from tests.faults.servers import Kind, MongoServer, RedisServer, started
 from tests.faults.world import ledger_process, world
 from tests.stack import eventually

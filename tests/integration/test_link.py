@@ -114,7 +114,7 @@ async def test_a_caller_that_was_cancelled_before_the_write_is_not_sent(redis_ur
 
 async def test_no_answer_goes_to_the_wrong_caller(redis_url: str) -> None:
     """10,000 calls, a third of them cancelled at any moment; errors and forgotten scripts among them."""
-    chance = random.Random(7391)  # noqa: S311
+    chance = random.Random(7391)
     echo, served = Script("grant"), 0
     echo.text, echo.sha = b"#!lua\nreturn ARGV[1]", b"0" * 40  # a SHA that no server knows: always NOSCRIPT, then EVAL
 
