@@ -14,7 +14,7 @@ from gateway.own_routes import OwnRoutes, unknown_path
 from gateway.proxy import ChatCompletions
 from gateway.settler import Settler
 from gateway.spill import Spill
-from gateway.upstream.client import Upstreams, make_transport
+from gateway.upstream.client import Upstreams, make_sender
 from ledger import keyspace, log
 from ledger.connect import connect
 from ledger.link import StoreUnavailable
@@ -34,7 +34,7 @@ class Gateway:
         self._on_ready = on_ready
         self._redis = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
         self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
-        self._transport = make_transport(settings.upstream_ca_file)
+        self._sender = make_sender(settings.upstream_transport, settings.upstream_ca_file)
         # WAIT blocks its connection, so barriers have one of their own.
         self._barriers = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-barrier")
         self._settler = Settler(
@@ -43,7 +43,7 @@ class Gateway:
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues)
         self._chat = chat = ChatCompletions(
-            admission, Upstreams(self._transport), self._settler, self._flights, drain_s=settings.drain_s
+            admission, Upstreams(self._sender), self._settler, self._flights, drain_s=settings.drain_s
         )
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
         self.app = Starlette(
@@ -62,7 +62,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        async with self._redis, self._barriers, self._transport:
+        async with self._redis, self._barriers, contextlib.aclosing(self._sender):
             self._settler.start()
             loading = asyncio.create_task(self._load())
             renewing = asyncio.create_task(self._flights.renew_for_ever())

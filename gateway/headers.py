@@ -52,12 +52,12 @@ def to_upstream(headers: Headers, credential: str) -> list[tuple[bytes, bytes]]:
 
 
 def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """What the caller sees of the provider's headers, names in lower case."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    named = _named_by_connection(lowered)
+    """What the caller sees of the provider's headers (which come with their names in lower case)."""
+    headers = tuple(headers)
+    named = _named_by_connection(headers)
     return [
         (name, value)
-        for name, value in lowered
+        for name, value in headers
         if name not in _NOT_TO_CALLER and name not in named and not name.startswith(_NOT_TO_CALLER_PREFIXES)
     ]
 

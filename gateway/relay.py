@@ -18,7 +18,7 @@ from gateway.dialects import openai
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.refusals import Code, Refusal
 from gateway.settlement import Settlement
-from gateway.upstream.client import Chosen, Upstreams
+from gateway.upstream.client import Answer, Chosen, Upstreams
 from ledger import log
 
 _ERROR_BODY = 1024 * 1024
@@ -62,14 +62,16 @@ class Relay:
             watcher.cancel()
             metrics.UPSTREAM_OPEN.labels(self._chosen.upstream.name).dec()
 
-    async def _relay(self, response: httpx2.Response, send: Any) -> None:
-        self._status = response.status_code
-        if response.status_code >= 300:
+    async def _relay(self, response: Answer, send: Any) -> None:
+        self._status = response.status
+        if response.status >= 300:
             await self._relay_refusal(response, send)
             return
-        streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+        streamed = any(
+            name == b"content-type" and value.startswith(b"text/event-stream") for name, value in response.headers
+        )
         self._meter = openai.Meter(streamed=streamed, hide_usage=streamed and not self._asked.wants_usage)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": self._headers(response)})
+        await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
         if streamed:
             metrics.OPEN_STREAMS.inc()
         try:
@@ -88,10 +90,9 @@ class Relay:
             self._outcome = self._cut  # the client had left, and the answer was read to its end all the same
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pump(self, response: httpx2.Response, send: Any) -> None:
+    async def _pump(self, response: Answer, send: Any) -> None:
         """Bytes as they come; `await send` waits when the caller is slow, and then the upstream is not read."""
-        stream: Any = response.stream
-        async for chunk in stream:
+        while chunk := await response.next_chunk():
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
             metrics.STREAM_CHUNKS.inc()
@@ -111,16 +112,15 @@ class Relay:
             frame = b"\n\n" + openai.error_frame("The upstream broke off in the middle of its answer.")
             await send({"type": "http.response.body", "body": frame, "more_body": True})
 
-    async def _relay_refusal(self, response: httpx2.Response, send: Any) -> None:
+    async def _relay_refusal(self, response: Answer, send: Any) -> None:
         """The provider's own error, as it is; but for its view of the operator's credential, which is nobody else's."""
         self._outcome = "refused_upstream"
-        if response.status_code in _CREDENTIAL_REFUSED or response.status_code < 400:
-            log.get().error("upstream_refused", upstream=self._chosen.upstream.name, status=response.status_code)
+        if response.status in _CREDENTIAL_REFUSED or response.status < 400:
+            log.get().error("upstream_refused", upstream=self._chosen.upstream.name, status=response.status)
             raise Refusal(Code.UPSTREAM_ERROR, "The upstream refused the gateway; its operator has been told.")
-        stream: Any = response.stream
         parts, size = [], 0
         try:
-            async for chunk in stream:
+            while chunk := await response.next_chunk():
                 size += len(chunk)
                 if size > _ERROR_BODY:
                     break
@@ -131,12 +131,12 @@ class Relay:
         self._bytes_out = len(body)
         headers = [(name, value) for name, value in self._headers(response) if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _headers(self, response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    def _headers(self, response: Answer) -> list[tuple[bytes, bytes]]:
         ticket = self._ticket
-        headers = to_caller(response.headers.raw)
+        headers = to_caller(response.headers)
         headers.append((b"x-weir-request-id", self.rid.encode()))
         if ticket.set_cap is not None:
             headers.append((b"x-weir-output-cap", str(ticket.set_cap).encode()))

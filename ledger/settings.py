@@ -44,6 +44,7 @@ class Settings:
     master_key_previous: bytes | None = field(repr=False)
     admin_url: str
     upstream_ca_file: str
+    upstream_transport: str
     gateway_addr: Address
     admin_addr: Address
     ops_addr: Address
@@ -72,6 +73,7 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         master_key_previous=reader.parsed("WEIR_MASTER_KEY_PREVIOUS", vault.parse_master_key),
         admin_url=reader.url("WEIR_ADMIN_URL", ("http", "https")).rstrip("/"),
         upstream_ca_file=reader.file("WEIR_UPSTREAM_CA_FILE"),
+        upstream_transport=reader.choice("WEIR_UPSTREAM_TRANSPORT", ("fast", "httpx2")),
         gateway_addr=reader.address("WEIR_GATEWAY_ADDR", "127.0.0.1:8080"),
         admin_addr=reader.address("WEIR_ADMIN_ADDR", "127.0.0.1:8081"),
         ops_addr=reader.address("WEIR_OPS_ADDR", "127.0.0.1:9464"),
@@ -167,6 +169,13 @@ class _Reader:
         if value != int(value):
             self.problem(name, f"must be a whole number, not {value:g}")
         return int(value)
+
+    def choice(self, name: str, words: tuple[str, ...]) -> str:
+        """One of a few words; the first is the default."""
+        text = self.text(name, words[0]).lower()
+        if text not in words:
+            self.problem(name, f"must be {' or '.join(words)}, not {text!r}")
+        return text
 
     def switch(self, name: str) -> bool:
         text = self.text(name, "off").lower()

@@ -45,11 +45,16 @@ def table(report: Report) -> str:
         ("held", f"${format_usd(report.held_nanos)}"),
         ("available", f"${format_usd(report.available_nanos)}"),
         ("events in MongoDB", f"{report.events:,}"),
+        ("debits", f"{report.debits:,}"),
+        ("statements", f"{report.statements:,}"),
+        ("days recomputed", f"{report.days_recomputed:,}"),
         ("events on the way", f"{report.events_waiting:,}"),
         ("events missing", f"{report.missing_events:,}"),
         ("events parked", f"{report.dead_events:,}"),
     ]
     lines = [f"{name:<18} {value:>20}" for name, value in rows]
-    lines += [f"{d.account}: {d.what} is {d.redis:,} in Redis and should be {d.expected:,}" for d in report.differences]
+    lines += [
+        f"{d.account}: {d.what} is {d.redis:,} in {d.where} and should be {d.expected:,}" for d in report.differences
+    ]
     lines.append("The books agree." if report.agrees else "The books DIFFER.")
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
 import ssl
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
@@ -9,6 +10,7 @@ from gateway import metrics
 from gateway.catalogues import Opened
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
+from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from ledger import log
 from ledger.catalogue import Model, Target, Upstream
 
@@ -16,6 +18,95 @@ CONNECT_TIMEOUT_S = 5.0
 # A reasoning model can think for minutes before its first byte, and SDKs wait 600 s a read (wire.md 5).
 READ_TIMEOUT_S = 600.0
 _CONNECTIONS = 2_000
+_ENDPOINTS = 4_096
+
+
+class Answer(Protocol):
+    """An upstream's answer, its body still to be read; httpx2.TransportError if it breaks off."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+    async def next_chunk(self) -> bytes:
+        """All that has come since; empty at the end."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Sender(Protocol):
+    """A transport, as far as the request path needs one."""
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> Answer: ...
+
+    async def aclose(self) -> None: ...
+
+
+class FastSender:
+    """The transport of the hot path (docs/performance.md)."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._transport = FastTransport(context, max_connections=_CONNECTIONS)
+        self._endpoints: dict[str, Endpoint] = {}
+        self._timeouts = Timeouts(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, READ_TIMEOUT_S, CONNECT_TIMEOUT_S)
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+        endpoint = self._endpoints.get(url)
+        if endpoint is None:
+            if len(self._endpoints) >= _ENDPOINTS:
+                self._endpoints.clear()
+            endpoint = self._endpoints[url] = Endpoint(url, "POST")
+        return await self._transport.send(endpoint, headers, body, self._timeouts)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class StockSender:
+    """httpx2's own transport, for whoever wants to rule ours out (WEIR_UPSTREAM_TRANSPORT=httpx2)."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        limits = httpx2.Limits(
+            max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=4.0
+        )
+        self._transport = httpx2.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
+        read, connect = READ_TIMEOUT_S, CONNECT_TIMEOUT_S
+        self._extensions = {"timeout": {"connect": connect, "pool": connect, "read": read, "write": read}}
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+        request = httpx2.Request("POST", url, headers=list(headers), content=body, extensions=self._extensions)
+        return _StockAnswer(await self._transport.handle_async_request(request))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class _StockAnswer:
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._chunks: Any = response.stream.__aiter__()  # type: ignore[union-attr]
+        self.status = response.status_code
+        self.headers = [(name.lower(), value) for name, value in response.headers.raw]
+
+    async def next_chunk(self) -> bytes:
+        async for chunk in self._chunks:
+            if chunk:
+                return bytes(chunk)
+        return b""
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def make_sender(kind: str, ca_file: str) -> Sender:
+    """The transport of this name, `fast` or `httpx2`: HTTP/1.1, keep-alive, verified TLS, no proxies, no redirects."""
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return FastSender(context) if kind == "fast" else StockSender(context)
 
 
 class Chosen(NamedTuple):
@@ -24,15 +115,6 @@ class Chosen(NamedTuple):
     upstream: Upstream
     target: Target
     credential: str
-
-
-def make_transport(ca_file: str) -> httpx2.AsyncBaseTransport:
-    """The stock transport: HTTP/1.1, keep-alive, verified TLS, no proxies and no redirects."""
-    context = ssl.create_default_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=4.0)
-    return httpx2.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
 
 
 def choose(model: Model, opened: Opened) -> Chosen:
@@ -47,28 +129,15 @@ def choose(model: Model, opened: Opened) -> Chosen:
 class Upstreams:
     """Sends requests; every failure before the first byte is a Refusal that costs the caller nothing."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
-        self._transport = transport
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
-    async def ask(self, chosen: Chosen, path: str, headers: Headers, body: bytes) -> httpx2.Response:
+    async def ask(self, chosen: Chosen, path: str, headers: Headers, body: bytes) -> Answer:
         """The upstream's answer, its body still to be read."""
-        request = httpx2.Request(
-            "POST",
-            chosen.upstream.base_url.rstrip("/") + path,
-            headers=to_upstream(headers, chosen.credential),
-            content=body,
-            extensions={
-                "timeout": {
-                    "connect": CONNECT_TIMEOUT_S,
-                    "pool": CONNECT_TIMEOUT_S,
-                    "read": READ_TIMEOUT_S,
-                    "write": READ_TIMEOUT_S,
-                }
-            },
-        )
         name = chosen.upstream.name
+        url = chosen.upstream.base_url.rstrip("/") + path
         try:
-            response = await self._transport.handle_async_request(request)
+            answer = await self._sender.post(url, to_upstream(headers, chosen.credential), body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             self._failed(name, "connect", error)
             raise unavailable("The upstream does not answer at the moment; please try again.") from None
@@ -76,8 +145,8 @@ class Upstreams:
             self._failed(name, "broke", error)
             message = "The upstream broke off before it answered; please try again."
             raise Refusal(Code.UPSTREAM_ERROR, message, retry_after_s=1) from None
-        metrics.UPSTREAM_REQUESTS.labels(name, str(response.status_code)).inc()
-        return response
+        metrics.UPSTREAM_REQUESTS.labels(name, str(answer.status)).inc()
+        return answer
 
     @staticmethod
     def _failed(name: str, status: str, error: Exception) -> None:

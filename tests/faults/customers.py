@@ -10,6 +10,7 @@ from ledger import keys, keyspace
 from ledger.cold import ColdBook
 from ledger.hot import Place, Versions
 from ledger.link import Link
+from tests.stack import eventually
 
 CREDIT = 10**15  # nano-USD: a million dollars, more than any run spends
 
@@ -40,6 +41,16 @@ async def make(cold: ColdBook, random: Random, count: int, *, credited: int = CR
     await cold.accounts.insert_many(accounts, ordered=False)
     await cold.api_keys.insert_many(api_keys, ordered=False)
     return made
+
+
+async def published(cold: ColdBook) -> None:
+    """Until the worker has put everything in force."""
+
+    async def dirty() -> int:
+        waiting = await cold.accounts.count_documents({"dirty": True})
+        return waiting + await cold.api_keys.count_documents({"dirty": True})
+
+    await eventually(dirty, lambda count: count == 0, seconds=30)
 
 
 async def see_config(redis: Link, customers: list[Customer]) -> None:

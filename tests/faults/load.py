@@ -91,6 +91,17 @@ class Load:
     def scripts_per_s(self) -> float:
         return round(self.counts["scripts"] / max(self.seconds, 0.001), 1)
 
+    async def settle_all(self, customer: Customer, rids: list[str]) -> list[tuple[str, Record]]:
+        """End what somebody else was admitted with, each at its own price."""
+
+        async def one(number: int, rid: str) -> tuple[str, Record]:
+            link, cost = self._links[number % len(self._links)], self._random.randrange(HOLD)
+            at_us = request_id.began_ms(rid) * 1000
+            ended = await self._settle(link, customer.place, rid, cost, at_us)
+            return rid, Record(customer.place, True, cost, ended.end, ended.charge_nanos, at_us)
+
+        return list(await asyncio.gather(*(one(number, rid) for number, rid in enumerate(rids))))
+
     async def resubmit(self, rids: list[str]) -> Counter[str]:
         """Say again what was acknowledged, as a gateway does that keeps its settles until a barrier has passed them."""
         ends: Counter[str] = Counter()

@@ -2,21 +2,26 @@
 
 from pathlib import Path
 
-from tests.faults import oracle
+from bench.provider import ScriptedProvider
+from tests.faults import oracle, site_oracle
+from tests.faults.http_callers import Callers
 from tests.faults.options import Tally, asked
 from tests.faults.proxy import FaultProxy, Faults
 from tests.faults.servers import Kind, MongoServer, RedisServer, started
+from tests.faults.site import running
 from tests.faults.world import ledger_process, world
 from tests.stack import eventually
 
 REQUESTS = asked(full=20_000, short=2_000)
+SITE_REQUESTS = asked(full=20_000, short=1_000)
 FAULTY_PERCENT = 20
 # Per chunk of a pipelined connection, so a request sees more than one of them; a hole costs a deadline.
 CALLERS = Faults(drop=0.03, reset=0.03, cut=0.03, delay=0.10, hole=0.004, delay_s=0.02)
 WORKER = Faults(drop=0.01, reset=0.01, cut=0.01, delay=0.05, hole=0.0005)
+GATEWAY = Faults(drop=0.02, reset=0.02, cut=0.02, delay=0.10, hole=0.0005, delay_s=0.02)
 
 
-async def test_t5_network(kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
+async def test_t5_network(kind: Kind, tally: Tally, tmp_path: Path) -> None:
     """Scripts through faults on the callers' side, events through faults on both of the worker's sides."""
     redis, mongod = RedisServer(kind, tmp_path / "redis"), MongoServer(tmp_path / "mongod")
     async with (
@@ -53,6 +58,45 @@ async def test_t5_network(kind: Kind, tally: Tally, tmp_path: Path, mongo_url: s
         )
         tally.at_least(requests=REQUESTS, faulty_percent=FAULTY_PERCENT)
         await oracle.conclude(tally, here.cold, here.redis, here.customers, load.records)
+    tally.check()
+
+
+async def test_t5_network_site(tally: Tally, tmp_path: Path, valkey_kind: Kind) -> None:
+    """The same between a gateway and its Redis: whatever callers are told, what the provider bills is what is charged."""
+    redis, mongod = RedisServer(valkey_kind, tmp_path / "redis"), MongoServer(tmp_path / "mongod")
+    async with (
+        ScriptedProvider() as provider,
+        started(redis, mongod),
+        FaultProxy(redis.port, tally.random) as line,
+        FaultProxy(mongod.server.port, tally.random) as mongo_line,
+        running(
+            tmp_path / "weir",
+            redis.url,
+            mongod.url,
+            provider.url,
+            gateway_redis=_at(line),
+            ledger_mongo=_mongo_at(mongo_line),
+        ) as here,
+    ):
+        callers = Callers(here, tally.random, count=16)
+        line.faults, mongo_line.faults = GATEWAY, WORKER
+        async with callers.running():
+
+            async def asked_for() -> int:
+                return sum(callers.statuses.values())
+
+            await eventually(asked_for, lambda count: count >= SITE_REQUESTS, seconds=900)
+        line.faults = mongo_line.faults = Faults()
+        requests = sum(callers.statuses.values())
+        tally.note(
+            requests=requests,
+            faults=dict(line.injected),
+            mongo_faults=dict(mongo_line.injected),
+            # Everything that waits on the one pipelined connection is hit by what breaks it: at least one call.
+            faults_percent=round(100 * line.broken / requests, 1),
+        )
+        tally.at_least(requests=SITE_REQUESTS)
+        await site_oracle.conclude(tally, here, callers, provider)
     tally.check()
 
 

@@ -21,7 +21,6 @@ from tests.faults.customers import Customer
 from tests.faults.load import Load
 from tests.faults.options import Tally
 from tests.faults.servers import Program, python
-from tests.stack import eventually
 
 KEY = base64.b64encode(MASTER_KEY).decode()
 
@@ -100,7 +99,7 @@ async def world(
         made = await customers.make(cold, tally.random, count)
         async with contextlib.AsyncExitStack() as stack:
             own = await stack.enter_async_context(Link(redis_url, deadline_s=5, name="faults"))
-            await _in_force(cold)
+            await customers.published(cold)
             await customers.see_config(own, made)
             lines = [
                 await stack.enter_async_context(Link(load_url or redis_url, deadline_s=deadline_s))
@@ -110,11 +109,3 @@ async def world(
             yield World(cold, [own, *lines], made, load)
     finally:
         await cold.close()
-
-
-async def _in_force(cold: ColdBook) -> None:
-    async def dirty() -> int:
-        waiting = await cold.accounts.count_documents({"dirty": True})
-        return waiting + await cold.api_keys.count_documents({"dirty": True})
-
-    await eventually(dirty, lambda count: count == 0, seconds=30)

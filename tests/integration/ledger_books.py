@@ -30,6 +30,7 @@ class Ledger:
         account = {**common, "_id": "acc", "grant_number": 1, "credited_nanos": credited}
         key = {**common, "_id": "key", "account": "acc", "line": "line", "digest": "d", "pepper": "1"}
         await self.cold.accounts.insert_one(account)
+        await self.cold.grants.insert_one({"_id": "acc:g1", "account": "acc", "number": 1, "amount_nanos": credited})
         await self.cold.api_keys.insert_one(key)
         await publish.account(self.link, account)
         await publish.api_key(self.link, key)

@@ -1,0 +1,98 @@
+"""What Redis says of the accounts of one partition, and what its holds and waiting events add up to."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from ledger import keyspace
+from ledger.cold import ColdBook, Document
+from ledger.link import Caller
+from ledger.sequence import Point
+
+_PAGE = 1_000
+
+
+class Side(msgspec.Struct):
+    """One account in Redis."""
+
+    avail: int = 0
+    held: int = 0
+    credited: int = 0
+    spent: int = 0
+    live: int = 0
+    holds: int = 0
+    hold_nanos: int = 0
+
+
+class Waiting(msgspec.Struct):
+    """Events of a partition that MongoDB does not have yet: how many, the charges by account, their numbers.
+
+    `upto` is how far the partition had posted when they were read.
+    """
+
+    upto: Point
+    nanos: dict[str, int]
+    count: int = 0
+    numbers: int = 0
+
+
+async def sides(redis: Caller, partition: str, accounts: list[str]) -> dict[str, Side]:
+    """Each account's totals, and its holds one by one."""
+    found = {account: Side() for account in accounts}
+    names = ("avail", "held", "credited", "spent", "live")
+    for start in range(0, len(accounts), _PAGE):
+        some = accounts[start : start + _PAGE]
+        rows = await asyncio.gather(*(redis.command("HMGET", keyspace.account(partition, a), *names) for a in some))
+        for account, row in zip(some, rows, strict=True):
+            for name, value in zip(names, row, strict=True):
+                setattr(found[account], name, int(value or 0))
+    rids = [rid.decode() for rid in await redis.command("ZRANGE", keyspace.due(partition), 0, -1)]
+    for start in range(0, len(rids), _PAGE):
+        some = rids[start : start + _PAGE]
+        holds = await asyncio.gather(
+            *(redis.command("HMGET", keyspace.hold(partition, rid), "st", "amt", "who") for rid in some)
+        )
+        for state, amount, who in holds:
+            side = found.get(who.decode().split(" ")[0]) if who else None
+            if state == b"H" and side is not None:
+                side.holds += 1
+                side.hold_nanos += int(amount)
+    return found
+
+
+async def waiting(cold: ColdBook, redis: Caller, partition: str) -> Waiting:
+    """The stream, a page at a time; what MongoDB has already, and was not deleted yet, does not count."""
+    epoch, seq = await redis.command("HMGET", keyspace.meta(partition), "epoch", "seq")
+    found = Waiting(Point(int(epoch or 0), int(seq or 0)), defaultdict(int))
+    async for page in _pages(redis, partition):
+        ids = [_id(fields) for fields in page]
+        place = {"epoch": 1, "seq": 1}
+        there: dict[str, Document] = {}
+        for collection in (cold.usage, cold.debits):
+            there |= {d["_id"]: d async for d in collection.find({"_id": {"$in": ids}}, place)}
+        for _id_, fields in zip(ids, page, strict=True):
+            kept, number = there.get(_id_), Point(int(fields[b"epoch"]), int(fields[b"seq"]))
+            if kept is None:
+                found.nanos[msgspec.json.decode(fields[b"event"])["account"]] += int(fields[b"charge"])
+                found.count += 1
+            if number <= found.upto and (kept is None or Point(kept["epoch"], kept["seq"]) != number):
+                found.numbers += 1
+    return found
+
+
+async def _pages(redis: Caller, partition: str) -> AsyncIterator[list[dict[bytes, bytes]]]:
+    start = "-"
+    while True:
+        raw = await redis.command("XRANGE", keyspace.usage(partition), start, "+", "COUNT", _PAGE)
+        if raw:
+            yield [f if isinstance(f, dict) else dict(zip(f[::2], f[1::2], strict=True)) for _, f in raw]
+        if len(raw) < _PAGE:
+            return
+        start = f"({raw[-1][0].decode()}"
+
+
+def _id(fields: dict[bytes, bytes]) -> str:
+    rid = fields[b"rid"].decode()
+    return f"{rid}:late" if fields[b"end"] == b"late" else rid
