@@ -22,7 +22,6 @@ if k[2] ~= 'active' then return {'REVOKED'} end
 if k[3] and tonumber(k[3]) <= now then return {'EXPIRED'} end
 if a[2] ~= 'active' then return {'SUSPENDED', a[2]} end
 if redis.call('XLEN', KEYS[7]) >= bound then return {'BACKLOG'} end
-redis.call('ZSCORE', KEYS[6], ARGV[1]) -- a wrong type fails here, before the first write
 local l = redis.call('HMGET', KEYS[4], 'live', 'rt', 'tt', 'day', 'dsum', 'month', 'msum')
 local live, alive = tonumber(l[1] or '0'), tonumber(a[5] or '0')
 if k[6] and live >= tonumber(k[6]) then return {'CONCURRENCY', 'key', k[6]} end
@@ -52,12 +51,12 @@ for i = 11, #ARGV - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end
 local amount = tonumber(ARGV[n])
 if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
--- Nothing below this line can fail.
-redis.call('HSET', KEYS[5], 'st', 'H', 'n', S(n - 10), 'amt', S(amount), 'at', S(now), 'used', '0', 'tokens', S(tokens),
-  'lus', S(lus), 'aus', S(aus), 'day', S(day), 'month', S(month), 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])
-redis.call('ZADD', KEYS[6], S(now + lease), ARGV[1])
-redis.call('HSET', KEYS[3], 'avail', S(avail - amount), 'held', S(tonumber(a[4] or '0') + amount), 'live', S(alive + 1),
-  'rt', S(ar), 'tt', S(at))
-redis.call('HSET', KEYS[4], 'live', S(live + 1), 'rt', S(lr), 'tt', S(lt), 'day', S(day), 'dsum', S(dsum + amount),
-  'month', S(month), 'msum', S(msum + amount))
-return {'OK', S(n - 10), S(amount), S(now), S(lr - now), S(lt - now), S(ar - now), S(at - now)}
+-- The first write is the one that meets a key of a wrong type; nothing below it can fail.
+redis.call('ZADD', KEYS[6], now + lease, ARGV[1])
+redis.call('HSET', KEYS[5], 'st', 'H', 'n', n - 10, 'amt', amount, 'at', now, 'used', '0', 'tokens', tokens,
+  'lus', lus, 'aus', aus, 'day', day, 'month', month, 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])
+redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', tonumber(a[4] or '0') + amount, 'live', alive + 1,
+  'rt', ar, 'tt', at)
+redis.call('HSET', KEYS[4], 'live', live + 1, 'rt', lr, 'tt', lt, 'day', day, 'dsum', dsum + amount,
+  'month', month, 'msum', msum + amount)
+return {'OK', n - 10, amount, now, lr - now, lt - now, ar - now, at - now}

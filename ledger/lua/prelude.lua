@@ -1,7 +1,9 @@
 -- Shared by every script. Money is whole nano-USD, at most CAP; time is the server's, in microseconds.
 local CAP, MINUTE = 9007199254740991, 60000000
 local MARK_MS = 3600000 -- how long an ended request is remembered, so that a repeat is answered and not posted
-local function S(n) return string.format('%.0f', n + 0) end -- never '..' or tostring: they lose digits; + 0 mends -0
+-- A number in a reply or among a command's words passes whole below 1e17 (it is printed with %.17g), and all of ours are below
+-- CAP or microseconds; S is for where a string is needed. Never '..' or tostring: they lose digits from the 15th on.
+local function S(n) return string.format('%.0f', n + 0) end -- + 0 mends -0
 local function whole(s)
   local n = string.find(s, '^%d+$') and tonumber(s)
   return n and n <= CAP and n or nil

@@ -7,30 +7,29 @@ end
 local function post(kind, rid, m, h, cost, tokens, event)
   local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt')
   local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
-  redis.call('XLEN', KEYS[6]); redis.call('ZSCORE', KEYS[5], rid) -- wrong types fail here, before the first write
+  redis.call('XLEN', KEYS[6]) -- a wrong type fails here, before the first write
   local now, holding = now_us(), h[1] == 'H'
   local hold = holding and tonumber(h[2]) or 0
   local can = tonumber(a[1] or '0') + hold
   local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
   local one, us_l, us_a, used, estimate = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1, 1
   if holding and tokens and tonumber(h[5]) > 0 then used, estimate = tokens, tonumber(h[5]) end
-  -- Nothing below this line can fail.
+  redis.call('ZREM', KEYS[5], rid) -- or here; nothing below it can fail
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-  redis.call('HSET', KEYS[2], 'avail', S(can - charge), 'held', S(tonumber(a[2] or '0') - hold),
-    'live', S(tonumber(a[3] or '0') - one), 'tt', S(moved(a[4], us_a, used, estimate, now)))
-  redis.call('HINCRBY', KEYS[2], 'spent', S(charge))
-  local lf = {'live', S(tonumber(l[1] or '0') - one), 'tt', S(moved(l[2], us_l, used, estimate, now))}
-  if h[8] and l[3] == h[8] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = S(math.max(tonumber(l[4]) + charge - hold, 0)) end
-  if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = S(math.max(tonumber(l[6]) + charge - hold, 0)) end
+  redis.call('HSET', KEYS[2], 'avail', can - charge, 'held', tonumber(a[2] or '0') - hold,
+    'live', tonumber(a[3] or '0') - one, 'tt', moved(a[4], us_a, used, estimate, now))
+  redis.call('HINCRBY', KEYS[2], 'spent', charge)
+  local lf = {'live', tonumber(l[1] or '0') - one, 'tt', moved(l[2], us_l, used, estimate, now)}
+  if h[8] and l[3] == h[8] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(tonumber(l[4]) + charge - hold, 0) end
+  if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(tonumber(l[6]) + charge - hold, 0) end
   redis.call('HSET', KEYS[3], unpack(lf))
-  redis.call('XADD', KEYS[6], '*', 'seq', S(seq), 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', S(charge),
-    'short', S(cost - charge), 'hold', S(hold), 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(posted_at(now, m[4])),
+  redis.call('XADD', KEYS[6], '*', 'seq', seq, 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', charge,
+    'short', cost - charge, 'hold', hold, 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', posted_at(now, m[4]),
     'event', event)
-  redis.call('ZREM', KEYS[5], rid)
   return charge, cost - charge, seq
 end
 local function mark(state, charge, short) -- remember how the request ended; the sum over its events
-  redis.call('HSET', KEYS[4], 'st', state, 'charge', S(charge), 'short', S(short))
+  redis.call('HSET', KEYS[4], 'st', state, 'charge', charge, 'short', short)
   redis.call('HDEL', KEYS[4], 'facts')
   redis.call('PEXPIRE', KEYS[4], MARK_MS)
 end

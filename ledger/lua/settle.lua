@@ -27,4 +27,4 @@ if void and h[1] ~= 'H' then -- nothing is held: leave a mark, so that an admit 
 end
 local charge, rest, seq = post(kind, ARGV[1], m, h, cost, tokens, ARGV[5])
 mark('S', before + charge, short + rest)
-return {'OK', kind, S(charge), S(rest), S(seq), m[1]}
+return {'OK', kind, charge, rest, seq, m[1]}
