@@ -1,5 +1,7 @@
 """Grants: money in. Append only, and each at most once: one transaction writes the grant and the account's total.
 
+Money out comes in by the same route, as a negative amount, and is another thing: see `debits`.
+
 The total is what Redis gets (`credited`, absolutely, with the grant's number), so repeating that step adds nothing.
 """
 
@@ -10,7 +12,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 from pymongo import ReturnDocument
 
-from admin_api import accounts, balances, force
+from admin_api import accounts, balances, debits, force
 from admin_api.fields import Body, Usd, money_pair, show_time
 from admin_api.idempotency import Key, claim, once
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
@@ -23,7 +25,7 @@ router = APIRouter(prefix="/v1/accounts/{account}/grants", tags=["credits"])
 
 
 class NewGrant(Body):
-    """Money to put in."""
+    """Money to put in; a negative refund or correction takes it out, if it is covered."""
 
     amount_usd: Usd
     kind: Literal["top_up", "bonus", "refund", "correction"]
@@ -37,7 +39,14 @@ async def create(
     if key is None:
         detail = "send an Idempotency-Key header, such as a fresh UUID, so that a repeat cannot credit twice"
         raise Problem(400, "idempotency_key_required", detail)
-    _refuse_money_out(body.amount_usd)
+    if body.amount_usd == 0:
+        raise invalid("amount_usd", "must not be zero")
+    of_body = claim(f"grants:{account}", key, body)
+    assert of_body is not None
+    if body.amount_usd < 0:
+        out = (account, body.amount_usd, body.kind, body.reference, of_body, f"{account}:{key}")
+        response.status_code, debit = await debits.create(stores, *out)
+        return debit
     await accounts.find(stores, account)
     grant: Document = {
         "_id": f"{account}:{key}",
@@ -47,8 +56,6 @@ async def create(
         "reference": body.reference,
         "created_at": now(),
     }
-    of_body = claim(f"grants:{account}", key, body)
-    assert of_body is not None
     grant["digest"] = of_body.digest
     spent = await _spent(stores, account)
 
@@ -70,12 +77,17 @@ async def list_all(
 ) -> dict[str, Any]:
     document = await accounts.find(stores, account)
     place = after(cursor, int)
-    where: dict[str, Any] = {"account": account}
-    if place:
-        where["number"] = {"$gt": place[0]}
+    last = place[0] if place else 0
+    where = {"account": account, "number": {"$gt": last}}
     found = await stores.cold.grants.find(where).sort("number", 1).limit(limit + 1).to_list()
+    found += await debits.found(stores, account, last, limit + 1)
+    found.sort(key=lambda d: d["number"])
     applied = await _applied_number(stores, document)
-    return page(found, limit, lambda d: show(d, applied=d["number"] <= applied), lambda d: (d["number"],))
+
+    def shown(d: Document) -> dict[str, Any]:
+        return debits.show(d) if "asked_us" in d else show(d, applied=d["number"] <= applied)
+
+    return page(found[: limit + 1], limit, shown, lambda d: (d["number"],))
 
 
 def show(grant: Document, *, applied: bool) -> dict[str, Any]:
@@ -89,13 +101,6 @@ def show(grant: Document, *, applied: bool) -> dict[str, Any]:
         "created_at": show_time(grant["created_at"]),
         "status": "applied" if applied else "pending",
     }
-
-
-def _refuse_money_out(nanos: int) -> None:
-    if nanos == 0:
-        raise invalid("amount_usd", "must not be zero")
-    if nanos < 0:
-        raise invalid("amount_usd", "must be positive: money out is not served by this version yet")
 
 
 async def _spent(stores: Stores, account: str) -> int:

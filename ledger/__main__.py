@@ -8,7 +8,7 @@ from ledger import log, process, publish
 from ledger.cluster import SCHEME
 from ledger.cold import ColdBook, ColdBookError
 from ledger.connect import connect
-from ledger.link import client
+from ledger.link import client, close_pool
 from ledger.settings import Settings
 from ledger.vault import Vault
 from ledger.worker import Worker
@@ -30,7 +30,7 @@ async def run(settings: Settings) -> None:
             await worker.run()
     finally:
         if reader is not None:
-            await reader.aclose()
+            await close_pool(reader.connection_pool)
         await cold.close()
 
 

@@ -49,13 +49,14 @@ class _Found(msgspec.Struct):
 
     totals: dict[str, int]
     waiting: int
+    unreadable: int
     missing: int
     differences: list[Difference]
 
 
 async def audit(cold: ColdBook, redis: Caller) -> Report:
     """Compare the books; both must be reachable. Holds one partition's accounts in memory, and no list of events."""
-    accounts = waiting = missing = 0
+    accounts = waiting = unreadable = missing = 0
     totals = dict.fromkeys(("credited", "spent", "held", "avail"), 0)
     differences: list[Difference] = []
     for partition in sorted(await cold.accounts.distinct("partition")):
@@ -64,6 +65,7 @@ async def audit(cold: ColdBook, redis: Caller) -> Report:
         found = await _settled(cold, redis, partition, documents)
         accounts += len(documents)
         waiting += found.waiting
+        unreadable += found.unreadable
         missing += found.missing
         differences += found.differences + await audit_cold.grants(cold, documents)
         for name in totals:
@@ -78,7 +80,7 @@ async def audit(cold: ColdBook, redis: Caller) -> Report:
         events=await cold.usage.estimated_document_count(),
         events_waiting=waiting,
         missing_events=missing,
-        dead_events=await cold.dead_events.estimated_document_count(),
+        dead_events=await cold.dead_events.estimated_document_count() + unreadable,
         differences=differences + checked.differences,
         debits=await cold.debits.estimated_document_count(),
         statements=checked.statements,
@@ -119,7 +121,9 @@ async def _once(cold: ColdBook, redis: Caller, partition: str, documents: list[D
     totals = {
         name: sum(getattr(side, name) for side in sides.values()) for name in ("credited", "spent", "held", "avail")
     }
-    return _Found(totals, waiting.count, await _missing(cold, redis, partition, book, waiting), differences)
+    return _Found(
+        totals, waiting.count, waiting.unreadable, await _missing(cold, redis, partition, book, waiting), differences
+    )
 
 
 def _compare(document: Document, side: Side, spent: int, waiting: Waiting) -> list[Difference]:

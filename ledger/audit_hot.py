@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from ledger import keyspace
+from ledger import debits, events, keyspace
 from ledger.cold import ColdBook, Document
 from ledger.link import Caller
 from ledger.sequence import Point
@@ -36,6 +36,7 @@ class Waiting(msgspec.Struct):
     nanos: dict[str, int]
     count: int = 0
     numbers: int = 0
+    unreadable: int = 0
 
 
 async def sides(redis: Caller, partition: str, accounts: list[str]) -> dict[str, Side]:
@@ -67,15 +68,17 @@ async def waiting(cold: ColdBook, redis: Caller, partition: str) -> Waiting:
     epoch, seq = await redis.command("HMGET", keyspace.meta(partition), "epoch", "seq")
     found = Waiting(Point(int(epoch or 0), int(seq or 0)), defaultdict(int))
     async for page in _pages(redis, partition):
-        ids = [_id(fields) for fields in page]
+        documents = [d for d in (_document(partition, fields) for fields in page) if d is not None]
+        found.unreadable += len(page) - len(documents)
+        ids = [document["_id"] for document in documents]
         place = {"epoch": 1, "seq": 1}
         there: dict[str, Document] = {}
         for collection in (cold.usage, cold.debits):
             there |= {d["_id"]: d async for d in collection.find({"_id": {"$in": ids}}, place)}
-        for _id_, fields in zip(ids, page, strict=True):
-            kept, number = there.get(_id_), Point(int(fields[b"epoch"]), int(fields[b"seq"]))
+        for document in documents:
+            kept, number = there.get(document["_id"]), Point(document["epoch"], document["seq"])
             if kept is None:
-                found.nanos[msgspec.json.decode(fields[b"event"])["account"]] += int(fields[b"charge"])
+                found.nanos[document["account"]] += int(document["charge_nanos"])
                 found.count += 1
             if number <= found.upto and (kept is None or Point(kept["epoch"], kept["seq"]) != number):
                 found.numbers += 1
@@ -93,6 +96,9 @@ async def _pages(redis: Caller, partition: str) -> AsyncIterator[list[dict[bytes
         start = f"({raw[-1][0].decode()}"
 
 
-def _id(fields: dict[bytes, bytes]) -> str:
-    rid = fields[b"rid"].decode()
-    return f"{rid}:late" if fields[b"end"] == b"late" else rid
+def _document(partition: str, fields: dict[bytes, bytes]) -> Document | None:
+    make = debits.document if fields.get(b"end") == b"debit" else events.document
+    try:
+        return make(partition, fields)
+    except events.Unreadable:
+        return None  # the consumer will park it

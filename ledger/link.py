@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -99,7 +99,7 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._fail_all(StoreUnavailable("the link is closed"))
-        await self._pool.aclose()
+        await close_pool(self._pool)
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> asyncio.Future[Any]:
         """Run a script; the future has its reply, or raises ResponseError or StoreUnavailable."""
@@ -149,12 +149,15 @@ class Link:
                     await connection.connect()  # type: ignore[no-untyped-call]
                 failures = 0
                 await self._converse(connection)
-            except (RedisError, OSError, TimeoutError) as error:
+            # Whatever broke the conversation: uvloop, for one, has a RuntimeError for a write to a closed transport. A link
+            # that died of it would refuse every call from then on, and keep every charge from its book.
+            except Exception as error:  # noqa: BLE001
                 self._fail_all(StoreUnavailable(type(error).__name__))
                 await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
                 failures += 1
             finally:
-                await connection.disconnect(nowait=True)
+                with contextlib.suppress(OSError, RuntimeError):
+                    await connection.disconnect(nowait=True)
 
     async def _converse(self, connection: AbstractConnection) -> None:
         """Write and read until something fails; raises what failed, and the connection is not used again."""
@@ -261,6 +264,14 @@ def connection_pool(url: str, *, name: str) -> ConnectionPool:
     service = parts.path.strip("/") or "mymaster"
     pool: ConnectionPool = sentinel.master_for(service, password=password, **options).connection_pool
     return pool
+
+
+async def close_pool(pool: ConnectionPool) -> None:
+    """Close a pool, and the connections to sentinels that the driver leaves open beside it."""
+    await pool.aclose()
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def client(url: str, *, name: str = "weir", timeout_s: float = 5.0) -> Redis:

@@ -6,7 +6,7 @@ put grants, policies and config in force; close the old epoch; let settles in; m
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo.errors import BulkWriteError
@@ -46,7 +46,7 @@ class Report:
     partitions: int
     rebuilt: int
     adopted: int
-    restored: rebuild.Restored = rebuild.NOTHING
+    restored: rebuild.Restored = field(default_factory=rebuild.Restored)
 
 
 async def closed_partitions(redis: Caller) -> list[Meta]:

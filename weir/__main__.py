@@ -61,6 +61,15 @@ def audit(as_json: Json = False) -> None:
 
 
 @app.command()
+def rebuild(as_json: Json = False) -> None:
+    """Refill an empty Redis from MongoDB, while no ledger worker runs (a running one does it by itself)."""
+    from weir import rebuilding
+
+    done = asyncio.run(rebuilding.rebuild(quiet=as_json))
+    print(json.dumps(rebuilding.as_dict(done)) if as_json else rebuilding.table(done))
+
+
+@app.command()
 def doctor(
     rewrap: Annotated[bool, typer.Option("--rewrap", help="Seal anew what the previous master key sealed.")] = False,
     as_json: Json = False,

@@ -1,11 +1,13 @@
 """The fault suite: what each run reached is printed at the end, and a run that reached less than asked has failed."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.faults import options
 from tests.faults.options import Tally
@@ -22,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if options.FORM == "full" and here in item.path.parents:
             item.add_marker(pytest.mark.timeout(_FULL_S))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production: it fails in ways of its own when connections break."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(wrapper=True)

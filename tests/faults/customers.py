@@ -7,7 +7,7 @@ from typing import Any
 from bson.int64 import Int64
 
 from ledger import keys, keyspace
-from ledger.cold import ColdBook
+from ledger.cold import ColdBook, now
 from ledger.hot import Place, Versions
 from ledger.link import Link
 from tests.stack import eventually
@@ -38,6 +38,7 @@ async def make(cold: ColdBook, random: Random, count: int, *, credited: int = CR
         made.append(Customer(place, credited))
         accounts.append(_account(place, credited))
         api_keys.append(_api_key(place))
+    await cold.grants.insert_many([_grant(account) for account in accounts], ordered=False)
     await cold.accounts.insert_many(accounts, ordered=False)
     await cold.api_keys.insert_many(api_keys, ordered=False)
     return made
@@ -72,6 +73,18 @@ def _account(place: Place, credited: int) -> dict[str, Any]:
         "grant_number": 1,
         "credited_nanos": Int64(credited),
         "dirty": True,
+    }
+
+
+def _grant(account: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "_id": f"{account['_id']}:first",
+        "account": account["_id"],
+        "number": 1,
+        "amount_nanos": account["credited_nanos"],
+        "kind": "top_up",
+        "reference": None,
+        "created_at": now(),
     }
 
 

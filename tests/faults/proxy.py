@@ -91,7 +91,7 @@ class FaultProxy:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._pass(reader, far, replies=False))
                     both.create_task(self._pass(far_reader, writer, replies=True))
-        except* (OSError, _Broken):
+        except* (OSError, RuntimeError, _Broken):  # a RuntimeError: uvloop, when it writes to what is closed
             pass
         finally:
             for end in (writer, far):

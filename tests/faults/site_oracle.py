@@ -5,7 +5,7 @@ from ledger import keyspace
 from ledger.audit import audit
 from tests.faults.http_callers import INPUT_NANOS, OUTPUT_NANOS, Callers
 from tests.faults.options import Tally
-from tests.faults.oracle import drained
+from tests.faults.oracle import drained, shown
 from tests.faults.site import Running
 from tests.stack import eventually
 
@@ -65,5 +65,5 @@ async def conclude(
     )
     tally.at_least(answered=1, audit_agrees=1)
     tally.at_most(lost=0, double=0, difference_nanos=0)
-    assert report.agrees, f"{report}"
+    assert report.agrees, shown(report)
     assert not lost, [(rid, ends.get(rid)) for rid in lost[:3]]

@@ -19,7 +19,7 @@ from ledger.cluster import ClusterLink
 from ledger.cold import ColdBook, now
 from ledger.facts import Facts, encode
 from ledger.hot import Fenced, Offer, Place, Versions
-from ledger.link import StoreUnavailable
+from ledger.link import Caller, StoreUnavailable
 from ledger.vault import Vault
 from ledger.worker import Worker
 from tests.cluster import Cluster, valkey_cluster
@@ -36,7 +36,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield running
 
 
-async def make_accounts(cold: ColdBook, redis: ClusterLink) -> None:
+async def make_accounts(cold: ColdBook, redis: Caller) -> None:
     for place in PLACES:
         common = {
             "partition": place.partition,
@@ -59,7 +59,7 @@ async def make_accounts(cold: ColdBook, redis: ClusterLink) -> None:
 class Load:
     """Requests of many accounts through admit and settle, with an account of its own of what was acknowledged."""
 
-    def __init__(self, redis: ClusterLink, settler: Settler) -> None:
+    def __init__(self, redis: Caller, settler: Settler) -> None:
         self._redis = redis
         self._settler = settler
         self._stop = asyncio.Event()
@@ -148,7 +148,7 @@ async def left(settler: Settler) -> int:
     return len(settler._waiting) + len(settler._kept)
 
 
-async def check(cold: ColdBook, redis: ClusterLink, load: Load) -> None:
+async def check(cold: ColdBook, redis: Caller, load: Load) -> None:
     """Lost 0, double 0, difference 0."""
 
     async def missing() -> int:
