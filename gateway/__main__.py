@@ -38,6 +38,8 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        # Nobody's X-Forwarded-For is believed: a key's networks are checked against the address of the connection.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(round(settings.grace_s), 1),
         host=settings.gateway_addr.host,

@@ -2,12 +2,13 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
-from ledger import common_metrics, facts, hot, keys, keyspace
+from ledger import common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
 from ledger.facts import Facts
 from ledger.hot import Admitted, Fenced, Offer, Place, Refused
@@ -57,10 +58,11 @@ class Ticket(NamedTuple):
 class Admission:
     """Decides who is served. Everything here may be out of date; the admit script has the last word."""
 
-    def __init__(self, redis: Caller, catalogues: Catalogues) -> None:
+    def __init__(self, redis: Caller, catalogues: Catalogues, *, backlog_bound: int = hot.BACKLOG_BOUND) -> None:
         self._redis = redis
         self._catalogues = catalogues
         self._snapshots = Snapshots(redis)
+        self._backlog_bound = backlog_bound
 
     async def identify(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
         """Whose key this is, before a byte of the body is read; strangers cannot fill memory."""
@@ -180,19 +182,17 @@ class Admission:
 
     async def _ask(self, rid: str, place: Place, seen: hot.Versions, offer: Offer) -> Admitted | Refused:
         """Run admit; once more with the same id if the answer was lost. A hold that nobody may know of is voided."""
-        try:
-            with common_metrics.SCRIPT_SECONDS.labels("admit").time():
-                return await hot.admit(self._redis, place, rid, seen, offer)
-        except StoreUnavailable:
-            pass
-        except Fenced:
-            raise unavailable() from None
-        try:
-            return await hot.admit(self._redis, place, rid, seen, offer)
-        except Fenced:
-            raise unavailable() from None
-        except StoreUnavailable:
-            raise Unsure(place) from None
+        began = time.perf_counter()
+        for _ in range(2):
+            try:
+                reply = await hot.admit(self._redis, place, rid, seen, offer, backlog_bound=self._backlog_bound)
+            except StoreUnavailable:
+                continue
+            except Fenced:
+                raise unavailable() from None
+            tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "admit")
+            return reply
+        raise Unsure(place)
 
 
 class Unsure(Exception):

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from gateway.admission import Admission
 from gateway.catalogues import Catalogues
@@ -15,7 +14,7 @@ from gateway.proxy import ChatCompletions
 from gateway.settler import Settler
 from gateway.spill import Spill
 from gateway.upstream.client import Upstreams, make_sender
-from ledger import keyspace, log
+from ledger import keyspace, log, tally
 from ledger.connect import connect
 from ledger.link import StoreUnavailable
 from ledger.settings import Settings
@@ -41,12 +40,13 @@ class Gateway:
             self._redis, spill=Spill(settings.spill_dir), replicas=settings.replicas, barriers=self._barriers
         )
         self._flights = Flights(self._redis)
-        admission = Admission(self._redis, self._catalogues)
+        admission = Admission(self._redis, self._catalogues, backlog_bound=settings.backlog_bound)
         self._chat = chat = ChatCompletions(
             admission, Upstreams(self._sender), self._settler, self._flights, drain_s=settings.drain_s
         )
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
-        self.app = Starlette(
+        # Starlette's router without its two error middlewares: the path answers for its own errors, and they cost 8 %.
+        self.app = Router(
             routes=[
                 Route("/openai/v1/chat/completions", chat),
                 Route("/v1/chat/completions", chat),
@@ -55,17 +55,18 @@ class Gateway:
                 Route("/healthz", self.own.healthz),
                 Route("/readyz", self.own.readyz),
             ],
+            default=unknown_path,
+            redirect_slashes=False,
             lifespan=self._lifespan,
         )
-        self.app.router.default = unknown_path
-        self.app.router.redirect_slashes = False
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _app: Router) -> AsyncIterator[None]:
         async with self._redis, self._barriers, contextlib.aclosing(self._sender):
             self._settler.start()
             loading = asyncio.create_task(self._load())
             renewing = asyncio.create_task(self._flights.renew_for_ever())
+            counting = asyncio.create_task(tally.flush_for_ever())
             try:
                 yield
             finally:
@@ -75,8 +76,9 @@ class Gateway:
                 left = await self._settler.close(_SETTLE_WITHIN_S)
                 if left:
                     log.get().error("settles_left_on_disk", count=left)
-                for task in (loading, renewing):
+                for task in (loading, renewing, counting):
                     task.cancel()
+                tally.flush()
 
     async def _load(self) -> None:
         """Wait for a catalogue, then say that we serve."""

@@ -18,9 +18,13 @@ from gateway.relay import Relay
 from gateway.settlement import Settlement
 from gateway.settler import Settler
 from gateway.upstream.client import Upstreams, choose
-from ledger import log, request_id
+from ledger import log, request_id, tally
 from ledger.facts import Facts
 from ledger.hot import Place
+
+
+class Cut(Exception):
+    """Something failed after the answer had begun: nothing can be said any more, and the connection ends without its end."""
 
 
 class ChatCompletions:
@@ -49,24 +53,17 @@ class ChatCompletions:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
         rid = request_id.new()
-        started = False
-
-        async def sending(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         self._serving += 1
         self._idle.clear()
         try:
-            await self._serve(scope, receive, sending, rid, began)
+            await self._serve(scope, receive, send, rid, began)
         except Refusal as refusal:
             await refuse(send, rid, refusal)
         except ClientLeft:
-            metrics.REFUSALS.labels("client_left").inc()
+            tally.count(metrics.REFUSALS, "client_left")
         except Exception as error:  # noqa: BLE001 - our bug; the caller gets an answer and the log its place
             log.get().error("request_failed", rid=rid, exc=error)
-            if not started:
+            if not isinstance(error, Cut):
                 await refuse(send, rid, unavailable())
         finally:
             self._serving -= 1
@@ -127,6 +124,10 @@ class ChatCompletions:
         self._flights.add(relay)
         try:
             await relay.run(self._upstreams, headers, body, receive, send)
+        except Exception as error:
+            if relay.answering and not isinstance(error, Refusal):
+                raise Cut from error
+            raise
         finally:
             self._flights.remove(relay)
             self._settler.put(relay.settlement())  # no await here: nothing can come between the end and its charge
@@ -156,7 +157,7 @@ def _void(rid: str, place: Place, asked: openai.Asked, facts: Facts | None = Non
 
 async def refuse(send: Any, rid: str, refusal: Refusal) -> None:
     """A refusal in the caller's dialect, as a whole response."""
-    metrics.REFUSALS.labels(refusal.code.word).inc()
+    tally.count(metrics.REFUSALS, refusal.code.word)
     body = openai.error_body(refusal)
     headers = [
         (b"content-type", b"application/json"),

@@ -19,7 +19,7 @@ from gateway.headers import Headers, rate_limits, to_caller
 from gateway.refusals import Code, Refusal
 from gateway.settlement import Settlement
 from gateway.upstream.client import Answer, Chosen, Upstreams
-from ledger import log
+from ledger import log, tally
 
 _ERROR_BODY = 1024 * 1024
 _CREDENTIAL_REFUSED = (401, 403)
@@ -43,16 +43,17 @@ class Relay:
         self._status: int | None = None
         self._first_byte: float | None = None
         self._bytes_out = 0
+        self.answering = False
 
     async def run(self, upstreams: Upstreams, headers: Headers, body: bytes, receive: Any, send: Any) -> None:
         """Ask, and relay the answer; raises Refusal if there is none. Whatever happens, `settlement` says the end."""
         watcher = asyncio.create_task(self._watch(receive))
-        metrics.UPSTREAM_OPEN.labels(self._chosen.upstream.name).inc()
+        tally.move(metrics.UPSTREAM_OPEN, self._chosen.upstream.name, by=1)
         try:
             async with self._limit:
                 model, cap = self._chosen.target.model, self._ticket.set_cap
                 out = openai.write_request(body, self._asked, model=model, cap=cap)
-                metrics.OVERHEAD_SECONDS.observe(time.perf_counter() - self._began)
+                tally.observe(metrics.OVERHEAD_SECONDS, time.perf_counter() - self._began)
                 response = await upstreams.ask(self._chosen, "/chat/completions", headers, out)
                 async with contextlib.aclosing(response):
                     await self._relay(response, send)
@@ -60,7 +61,7 @@ class Relay:
             self._outcome = self._cut or "timed_out"
         finally:
             watcher.cancel()
-            metrics.UPSTREAM_OPEN.labels(self._chosen.upstream.name).dec()
+            tally.move(metrics.UPSTREAM_OPEN, self._chosen.upstream.name, by=-1)
 
     async def _relay(self, response: Answer, send: Any) -> None:
         self._status = response.status
@@ -71,9 +72,10 @@ class Relay:
             name == b"content-type" and value.startswith(b"text/event-stream") for name, value in response.headers
         )
         self._meter = openai.Meter(streamed=streamed, hide_usage=streamed and not self._asked.wants_usage)
+        self.answering = True
         await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
         if streamed:
-            metrics.OPEN_STREAMS.inc()
+            tally.move(metrics.OPEN_STREAMS, by=1)
         try:
             await self._pump(response, send)
         except httpx2.ReadTimeout:
@@ -82,7 +84,7 @@ class Relay:
             log.get().warning("upstream_broke", rid=self.rid, upstream=self._chosen.upstream.name, exc=error)
         finally:
             if streamed:
-                metrics.OPEN_STREAMS.dec()
+                tally.move(metrics.OPEN_STREAMS, by=-1)
         if self._outcome != "complete":
             await self._tell_broken(streamed, send)
             return
@@ -95,7 +97,7 @@ class Relay:
         while chunk := await response.next_chunk():
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
-            metrics.STREAM_CHUNKS.inc()
+            tally.count(metrics.STREAM_CHUNKS)
             await self._send(self._meter.feed(chunk), send)
         await self._send(self._meter.finish(), send)
         if self._meter.done or self._meter.usage() is not None:
@@ -131,6 +133,7 @@ class Relay:
         self._bytes_out = len(body)
         headers = [(name, value) for name, value in self._headers(response) if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
+        self.answering = True
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -183,9 +186,9 @@ class Relay:
         if usage is None:
             usage = {} if void else {"input_uncached": self._ticket.input_estimate, "output": seen}
         ended = time.perf_counter()
-        metrics.REQUEST_SECONDS.observe(ended - self._began)
+        tally.observe(metrics.REQUEST_SECONDS, ended - self._began)
         if self._first_byte is not None:
-            metrics.TTFT_SECONDS.observe(self._first_byte - self._began)
+            tally.observe(metrics.TTFT_SECONDS, self._first_byte - self._began)
         upstream = self._chosen.upstream
         return Settlement(
             self.rid,

@@ -7,6 +7,7 @@ disk, so that not even the death of this process loses it (docs/reliability.md).
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.exceptions import ResponseError
 from gateway import metrics
 from gateway.settlement import Settlement
 from gateway.spill import MAX_BYTES, Spill
-from ledger import common_metrics, facts, hot, keyspace, log
+from ledger import common_metrics, facts, hot, keyspace, log, tally
 from ledger.hot import Ended, Fenced, Place
 from ledger.link import Caller, StoreUnavailable
 
@@ -78,8 +79,9 @@ class Settler:
         attempt = 0
         while True:
             try:
-                with common_metrics.SCRIPT_SECONDS.labels("settle").time():
-                    ended = await self._ask(s)
+                began = time.perf_counter()
+                ended = await self._ask(s)
+                tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "settle")
                 break
             except (StoreUnavailable, Fenced):
                 metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
@@ -186,15 +188,15 @@ def count(s: Settlement, ended: Ended) -> None:
     """What the metrics say of a request that has ended."""
     f = s.facts
     provider = f.provider or metrics.OTHER
-    metrics.REQUESTS.labels(f.dialect, f.endpoint, f.model, f.outcome).inc()
+    tally.count(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)
     if s.void:
         return
-    metrics.CHARGE_NANOS.labels(provider, f.model).inc(ended.charge_nanos)
+    tally.count(metrics.CHARGE_NANOS, provider, f.model, by=ended.charge_nanos)
     for bucket, number in f.usage.items():
         if isinstance(number, int):
-            metrics.TOKENS.labels(provider, f.model, bucket).inc(number)
+            tally.count(metrics.TOKENS, provider, f.model, bucket, by=number)
     if f.estimated:
-        metrics.ESTIMATED.labels(provider).inc()
+        tally.count(metrics.ESTIMATED, provider)
     if ended.shortfall_nanos:
-        metrics.SHORTFALL_NANOS.inc(ended.shortfall_nanos)
+        tally.count(metrics.SHORTFALL_NANOS, by=ended.shortfall_nanos)
         log.get().warning("shortfall", rid=s.rid, account=s.account, model=f.model)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 
 Arg = str | bytes | int
 _NO_RETRY = Retry(NoBackoff(), 0)
@@ -176,7 +177,7 @@ class Link:
             await self._something.wait()
             await asyncio.sleep(0)  # let everybody of this tick get on the same boat
             self._something.clear()
-            batch, packed = self._pack(connection)
+            batch, packed = self._pack()
             if not batch:
                 continue
             if not self._sent:
@@ -184,7 +185,7 @@ class Link:
             self._sent.extend(batch)
             await connection.send_packed_command(packed, check_health=False)
 
-    def _pack(self, connection: AbstractConnection) -> tuple[list[_Call], list[bytes]]:
+    def _pack(self) -> tuple[list[_Call], list[bytes]]:
         """Take what waits: the calls to send, and their bytes. Words that cannot be sent fail their caller alone."""
         batch: list[_Call] = []
         packed: list[bytes] = []
@@ -193,8 +194,11 @@ class Link:
             if call.future.done():
                 continue
             try:
-                packed += connection.pack_command(*call.words())
-            except (RedisError, ValueError, TypeError) as error:
+                packed.append(pack_command(call.words()))  # in C: the driver's own takes 4 us a word
+            except TypeError as error:
+                call.fail(DataError(f"Invalid input: {error}"))
+                continue
+            except (RedisError, ValueError) as error:
                 call.fail(error)
                 continue
             batch.append(call)

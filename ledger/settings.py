@@ -54,6 +54,7 @@ class Settings:
     grace_s: float
     drain_s: float
     replicas: int
+    backlog_bound: int
     spill_dir: Path
 
 
@@ -83,6 +84,7 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         grace_s=reader.number("WEIR_GRACE_S", 30, least=0, most=3600),
         drain_s=reader.number("WEIR_DRAIN_S", 300, least=0, most=3600),
         replicas=reader.integer("WEIR_REPLICAS", 1 if replicated else 0, least=0, most=10),
+        backlog_bound=reader.integer("WEIR_BACKLOG_BOUND", 1_000_000, least=1, most=10**9),
         spill_dir=reader.folder("WEIR_SPILL_DIR", str(data_dir / "spill")),
     )
     for name in need:

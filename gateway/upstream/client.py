@@ -11,7 +11,7 @@ from gateway.catalogues import Opened
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
-from ledger import log
+from ledger import log, tally
 from ledger.catalogue import Model, Target, Upstream
 
 CONNECT_TIMEOUT_S = 5.0
@@ -145,10 +145,10 @@ class Upstreams:
             self._failed(name, "broke", error)
             message = "The upstream broke off before it answered; please try again."
             raise Refusal(Code.UPSTREAM_ERROR, message, retry_after_s=1) from None
-        metrics.UPSTREAM_REQUESTS.labels(name, str(answer.status)).inc()
+        tally.count(metrics.UPSTREAM_REQUESTS, name, str(answer.status))
         return answer
 
     @staticmethod
     def _failed(name: str, status: str, error: Exception) -> None:
-        metrics.UPSTREAM_REQUESTS.labels(name, status).inc()
+        tally.count(metrics.UPSTREAM_REQUESTS, name, status)
         log.get().warning("upstream_failed", upstream=name, status=status, exc=error)

@@ -28,7 +28,10 @@ _BROKEN = re.compile(
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`red`: the test failed as it should. `survived`: it passed. `broken`: it failed for another reason, or never ran."""
+    """`red`: the test failed as it should. `survived`: it passed. `broken`: it failed for another reason, or never ran.
+
+    `detail`: what a red test said, or all that was printed where it was to be something else.
+    """
 
     verdict: Literal["red", "survived", "broken"]
     seconds: float
@@ -82,7 +85,7 @@ class Copy:
     def _pytest(self, tests: list[str], *options: str, limit_s: float) -> _Run:
         report = self._folder / "report.xml"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-q", "-vv", "--color=no", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-vv", "--color=no", f"--junitxml={report}"]
         command += [f"--basetemp={self._folder / 'tmp'}", f"--timeout={LIMIT_S / 2}", *options, *tests]
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("WEIR_", "PYTEST_"))}
         # Without byte code: a patch of the same length within the same second would not be seen.
@@ -138,6 +141,6 @@ def _judged(mutant: Mutant, run: _Run) -> Outcome:
     text = "\n".join(run.failures)
     if (found := _BROKEN.search(text)) is not None:
         return Outcome("broken", run.seconds, f"failed on {found[0]!r}, not on the invariant\n{run.output}")
-    if not re.search(mutant.says, text):
+    if (said := re.search(mutant.says, text)) is None:
         return Outcome("broken", run.seconds, f"failed, but never said {mutant.says!r}\n{run.output}")
-    return Outcome("red", run.seconds)
+    return Outcome("red", run.seconds, said[0])

@@ -1,0 +1,77 @@
+"""Metrics for a hot path: counted in plain dictionaries, handed to prometheus-client a few times a second.
+
+In its multi-process mode every `inc` is a lock, a check of the process id and a write to a memory map: 15 % of a request's
+CPU when it was done per event (docs/performance.md). One event loop, so no lock is needed here.
+"""
+
+import asyncio
+from bisect import bisect_left
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FLUSH_EVERY_S = 0.1
+Labels = tuple[str, ...]
+
+_counts: dict[tuple[Counter, Labels], float] = {}
+_levels: dict[tuple[Gauge, Labels], float] = {}
+_moved: set[tuple[Gauge, Labels]] = set()
+_seen: dict[tuple[Histogram, Labels], list[float]] = {}
+
+
+def count(metric: Counter, *labels: str, by: float = 1) -> None:
+    """Add to a counter."""
+    key = (metric, labels)
+    _counts[key] = _counts.get(key, 0) + by
+
+
+def move(metric: Gauge, *labels: str, by: float) -> None:
+    """Raise or lower a gauge that counts what is open now."""
+    key = (metric, labels)
+    _levels[key] = _levels.get(key, 0) + by
+    _moved.add(key)
+
+
+def observe(metric: Histogram, value: float, *labels: str) -> None:
+    """Note a duration in seconds."""
+    key = (metric, labels)
+    found = _seen.get(key)
+    if found is None:
+        _seen[key] = [value]
+    else:
+        found.append(value)
+
+
+def flush() -> None:
+    """Hand over everything; call it before the process ends."""
+    for (counter, labels), by in _counts.items():
+        _child(counter, labels).inc(by)
+    _counts.clear()
+    for gauge, labels in _moved:
+        _child(gauge, labels).set(_levels[gauge, labels])
+    _moved.clear()
+    for (histogram, labels), values in _seen.items():
+        _observe_all(_child(histogram, labels), values)
+    _seen.clear()
+
+
+async def flush_for_ever() -> None:
+    while True:
+        await asyncio.sleep(FLUSH_EVERY_S)
+        flush()
+
+
+def _child(metric: Any, labels: Labels) -> Any:
+    return metric.labels(*labels) if labels else metric
+
+
+def _observe_all(child: Any, values: list[float]) -> None:
+    """What `observe` does for each value, with one write a bucket (prometheus_client/metrics.py, Histogram.observe)."""
+    bounds = child._upper_bounds  # noqa: SLF001
+    buckets: dict[int, int] = {}
+    for value in values:
+        at = bisect_left(bounds, value)
+        buckets[at] = buckets.get(at, 0) + 1
+    child._sum.inc(sum(values))  # noqa: SLF001
+    for at, number in buckets.items():
+        child._buckets[at].inc(number)  # noqa: SLF001
