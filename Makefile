@@ -5,7 +5,7 @@ LOCK := requirements/run.lock
 DEVLOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check bench lock clean
+.PHONY: help setup setup-dev run test check faults mutants bench bench-quick lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,15 @@ check: setup-dev ## lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+faults: setup-dev ## every fault at its full count: kills, power cuts, lost tails, a bad network; results as JSON
+	@WEIR_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
+
+mutants: setup-dev ## remove one mechanism at a time, and see its test go red
+	@$(BIN)/python -m tests.mutants
+
+bench-quick: setup-dev ## the same as bench, in under a minute
+	@$(BIN)/python -m bench --quick
 
 bench: setup-dev ## Weir and nginx side by side, as ratios in one run
 	@$(BIN)/python -m bench

@@ -60,6 +60,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
     "books": [IndexModel([("partition", ASCENDING)], name="partition")],
 }
 DUPLICATE_KEY = 11000
+_SILENCE_MS = 60_000  # longer than any answer of ours takes to begin
 FINANCIAL = (
     "grants", "debits", "debit_requests", "reposted", "statements", "epochs", "books", "audit", "dead_events",
 )  # fmt: skip
@@ -73,9 +74,12 @@ class ColdBook:
     """The database of one installation, by the collections' names."""
 
     def __init__(self, url: str, *, timeout_ms: int = 5_000) -> None:
-        name = parse_uri(url)["database"] or "weir"
+        asked = parse_uri(url)
+        name = asked["database"] or "weir"
+        # A connection that falls silent is given up; else the loop that waits on it would wait for ever.
+        silence: dict[str, Any] = {} if "socketTimeoutMS" in asked["options"] else {"socketTimeoutMS": _SILENCE_MS}
         self.client: AsyncMongoClient[Document] = AsyncMongoClient(
-            url, tz_aware=False, serverSelectionTimeoutMS=timeout_ms, appname="weir"
+            url, tz_aware=False, serverSelectionTimeoutMS=timeout_ms, appname="weir", **silence
         )
         self.db: AsyncDatabase[Document] = self.client.get_database(
             name,

@@ -46,6 +46,7 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
     fields = msgspec.structs.asdict(facts)
     if end == "abandoned":
         fields["quote_nanos"] = hold
+    fields["free"] = facts.free or b"free" in entry  # an abandoned one's facts were written before admit decided
     fields |= counts | {"charge_nanos": charge, "shortfall_nanos": shortfall}
     digest = _digest(fields)
     fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
@@ -70,6 +71,7 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
 def public(document: dict[str, Any]) -> dict[str, Any]:
     """A document as the admin API shows it (interfaces.md, a usage event)."""
     shown = {name: value for name, value in document.items() if name not in _INTERNAL}
+    shown.setdefault("free", False)
     shown["at"] = document["at"].replace(tzinfo=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {name: int(value) if isinstance(value, Int64) else value for name, value in shown.items()}
 
@@ -79,4 +81,6 @@ _INTERNAL = ("_id", "digest", "day", "purge_at", "admitted_us")
 
 def _digest(fields: dict[str, Any]) -> str:
     charged_for = {name: fields[name] for name in _CHARGED_FOR}
+    if fields["free"]:  # absent otherwise, so that what was written before there were free requests keeps its digest
+        charged_for["free"] = True
     return hashlib.sha256(msgspec.json.encode(charged_for, order="sorted")).hexdigest()

@@ -30,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    free: bool = False
 
 
 _encoder = msgspec.json.Encoder()

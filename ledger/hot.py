@@ -55,7 +55,10 @@ class Versions(NamedTuple):
 
 
 class Admitted(NamedTuple):
-    """A hold was taken. `choice` indexes the amounts offered; the four `*_us` tell how much of a minute is in use."""
+    """A hold was taken. `choice` indexes the amounts offered; the four `*_us` tell how much of a minute is in use.
+
+    `free`: it is one of the account's free requests of this month; nothing is held and nothing will be charged.
+    """
 
     choice: int
     amount_nanos: int
@@ -64,6 +67,7 @@ class Admitted(NamedTuple):
     key_tokens_us: int
     account_requests_us: int
     account_tokens_us: int
+    free: bool = False
 
 
 class Refused(NamedTuple):
@@ -149,7 +153,7 @@ async def admit(
     ]
     reply = await redis.run(ADMIT, keys, [*args, *offer.amounts_nanos])
     if reply[0] == b"OK":
-        return Admitted(int(reply[1]) - 1, *map(int, reply[2:8]))
+        return Admitted(int(reply[1]) - 1, *map(int, reply[2:8]), free=bool(int(reply[8])))
     word = _word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
 

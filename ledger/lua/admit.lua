@@ -4,18 +4,20 @@
 -- ARGV 1 rid  2 key version  3 account version  4 config version  5 lease us  6 token estimate  7 backlog bound
 --      8 least charge if abandoned ('hold': all of it)  9 "account key line", for the sweeper  10 facts for its event
 --      11.. amounts to hold, dearest first
--- {OK, which amount (from 1), amount, now us, us in use: key requests, key tokens, account requests, account tokens}
+-- {OK, which amount (from 1), amount, now us, us in use: key requests, key tokens, account requests, account tokens,
+--      1 if it is one of the month's free requests, for which nothing is held, else 0}
 -- {FENCED} {ENDED} {STALE} {REVOKED} {EXPIRED} {SUSPENDED, status} {BACKLOG} {CONCURRENCY, scope, limit}
 -- {RATE, scope, kind, wait us} {CAP, period, needed, left} {FUNDS, needed, available}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'config')
 if fenced(m) then return {'FENCED'} end
-local h = redis.call('HMGET', KEYS[5], 'st', 'n', 'amt', 'at')
-if h[1] == 'H' then return {'OK', h[2], h[3], h[4], '0', '0', '0', '0'} elseif h[1] then return {'ENDED'} end
+local h = redis.call('HMGET', KEYS[5], 'st', 'n', 'amt', 'at', 'free')
+if h[1] == 'H' then return {'OK', h[2], h[3], h[4], '0', '0', '0', '0', h[5] and 1 or 0} elseif h[1] then return {'ENDED'} end
 local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
 for i = 11, math.max(#ARGV, 11) do if not whole(ARGV[i] or '') then return redis.error_reply('EARG') end end
 local k = redis.call('HMGET', KEYS[2], 'ver', 'status', 'exp', 'rpm', 'tpm', 'conc', 'dcap', 'mcap')
-local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc')
+local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc',
+  'free', 'fmonth', 'fused')
 if k[1] ~= ARGV[2] or a[1] ~= ARGV[3] or m[3] ~= ARGV[4] then return {'STALE'} end
 local now = now_us()
 if k[2] ~= 'active' then return {'REVOKED'} end
@@ -42,13 +44,15 @@ local at, aus = gcra(a[7], tonumber(a[9]), tokens, 'account', 'tokens')
 if wait > 0 then return {'RATE', scope, kind, S(wait)} end
 local day, month, dsum, msum = periods(now, l[4], l[5], l[6], l[7])
 local avail = tonumber(a[3] or '0')
+local fmonth, fused = free_used(now, a[11], a[12], a[13])
+local free = fused and tonumber(ARGV[11]) > 0 -- what costs nothing anyway uses none up
 local room, cap = avail, 'day'
 if k[7] and tonumber(k[7]) - dsum < room then room = tonumber(k[7]) - dsum end
 if k[8] and tonumber(k[8]) - msum < room then room, cap = tonumber(k[8]) - msum, 'month' end
 room = math.max(room, 0) -- a cap that was lowered, or a charge above its hold: what is free still passes
 local n = #ARGV
-for i = 11, #ARGV - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end end
-local amount = tonumber(ARGV[n])
+for i = 11, free and 0 or n - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end end
+local amount = free and 0 or tonumber(ARGV[n])
 if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- The first write is the one that meets a key of a wrong type; nothing below it can fail.
@@ -59,4 +63,8 @@ redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', tonumber(a[4] or '0
   'rt', ar, 'tt', at)
 redis.call('HSET', KEYS[4], 'live', live + 1, 'rt', lr, 'tt', lt, 'day', day, 'dsum', dsum + amount,
   'month', month, 'msum', msum + amount)
-return {'OK', n - 10, amount, now, lr - now, lt - now, ar - now, at - now}
+if free then
+  redis.call('HSET', KEYS[5], 'free', fmonth) -- where a void gives it back
+  redis.call('HSET', KEYS[3], 'fmonth', fmonth, 'fused', fused + 1)
+end
+return {'OK', n - 10, amount, now, lr - now, lt - now, ar - now, at - now, free and 1 or 0}

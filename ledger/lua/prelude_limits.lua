@@ -10,3 +10,9 @@ local function periods(now, day, dsum, month, msum)
   day, month = tonumber(day or '0'), tonumber(month or '0') -- a clock that stepped back never opens an old period again
   return math.max(d, day), math.max(m, month), d <= day and tonumber(dsum) or 0, m <= month and tonumber(msum) or 0
 end
+-- The month that a free request would count in, and how many were used in it; nothing if there is none left.
+local function free_used(now, limit, month, used)
+  if not limit then return end
+  local _, current, _, count = periods(now, nil, nil, month, used)
+  if count < tonumber(limit) then return current, count end
+end

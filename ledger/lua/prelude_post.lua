@@ -1,6 +1,7 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
--- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short}; m: {server, state, epoch, floor}.
-local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short'}
+-- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short, free}; m: {server, state, epoch,
+-- floor}. A request that was admitted free has in `free` the month that it counts in, and costs nothing whoever says otherwise.
+local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short', 'free'}
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
   return math.max(math.min(tonumber(tat or '0') + math.floor(us * used / estimate) - us, now + MINUTE), 0)
 end
@@ -8,7 +9,8 @@ local function post(kind, rid, m, h, cost, tokens, event)
   local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt')
   local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
   redis.call('XLEN', KEYS[6]) -- a wrong type fails here, before the first write
-  local now, holding = now_us(), h[1] == 'H'
+  local now, holding, note = now_us(), h[1] == 'H', {}
+  if h[13] then cost, note = 0, {'free', 1} end
   local hold = holding and tonumber(h[2]) or 0
   local can = tonumber(a[1] or '0') + hold
   local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
@@ -25,7 +27,10 @@ local function post(kind, rid, m, h, cost, tokens, event)
   redis.call('HSET', KEYS[3], unpack(lf))
   redis.call('XADD', KEYS[6], '*', 'seq', seq, 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', charge,
     'short', cost - charge, 'hold', hold, 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', posted_at(now, m[4]),
-    'event', event)
+    'event', event, unpack(note))
+  if h[13] and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[13] then
+    redis.call('HINCRBY', KEYS[2], 'fused', -1) -- nothing was answered, so it was not used
+  end
   return charge, cost - charge, seq
 end
 local function mark(state, charge, short) -- remember how the request ended; the sum over its events

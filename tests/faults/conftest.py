@@ -64,6 +64,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]()
 
 
+@pytest.fixture(params=list(KINDS) if options.FORM == "full" else ["valkey"])
+def main_kind(request: pytest.FixtureRequest) -> Kind:
+    """Every server in the full form, Valkey in the short one."""
+    return KINDS[request.param]()
+
+
 @pytest.fixture
 def valkey_kind() -> Kind:
     return KINDS["valkey"]()

@@ -51,7 +51,7 @@ async def published(cold: ColdBook) -> None:
         waiting = await cold.accounts.count_documents({"dirty": True})
         return waiting + await cold.api_keys.count_documents({"dirty": True})
 
-    await eventually(dirty, lambda count: count == 0, seconds=30)
+    await eventually(dirty, lambda count: count == 0, seconds=120)
 
 
 async def see_config(redis: Link, customers: list[Customer]) -> None:

@@ -40,13 +40,14 @@ class FaultProxy:
     """Listens on loopback and passes bytes to `target`, most of the time.
 
     `sever` cuts every connection and lets none through until `heal`; `watch` sees each chunk of a client, and what
-    it answers True to is lost with its connection.
+    it answers True to is lost with its connection. `broke` is called when a connection gets a fault that a caller notices.
     """
 
     def __init__(self, target: int, seed: random.Random, faults: Faults = NONE) -> None:
         self.target = target
         self.faults = faults
         self.injected: Counter[str] = Counter()
+        self.broke: Callable[[], None] = lambda: None
         self.watch: Callable[[bytes], bool] = lambda _chunk: False
         self._random = seed
         self._open: set[asyncio.StreamWriter] = set()
@@ -119,6 +120,7 @@ class FaultProxy:
         if fault == "delay":
             await asyncio.sleep(self._random.uniform(0, self.faults.delay_s))
             return
+        self.broke()
         if fault == "cut":
             writer.write(chunk[: self._random.randrange(len(chunk))])
             with contextlib.suppress(OSError):

@@ -198,8 +198,8 @@ class PoweredRedis(RedisServer):
 class MongoServer(Program):
     """A mongod that is the primary of its replica set of one, always in the same folder and on the same port."""
 
-    def __init__(self, folder: Path, *extra: str, env: dict[str, str] | None = None) -> None:
-        self.server = Mongod(folder, free_port(), extra)
+    def __init__(self, folder: Path, *extra: str, env: dict[str, str] | None = None, port: int = 0) -> None:
+        self.server = Mongod(folder, port or free_port(), extra)
         super().__init__(self.server.command(), env or {}, folder / "out")
 
     @property

@@ -58,7 +58,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path, redis_url: str, mongo_url: str, provider_url: str, *, gateway_redis: str = "", ledger_mongo: str = ""
+    folder: Path,
+    redis_url: str,
+    mongo_url: str,
+    provider_url: str,
+    *,
+    gateway_redis: str = "",
+    ledger_mongo: str = "",
+    gateway_env: dict[str, str] | None = None,
 ) -> AsyncIterator[Running]:
     """Start it, and make a customer with a model at this provider."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +80,7 @@ async def running(
         admin_env = {**env, "WEIR_REDIS_URL": redis_url, "WEIR_MONGO_URL": mongo_url}
         ledger = ledger_process(folder, gateway_redis or redis_url, ledger_mongo or mongo_url)
         admin = python("admin_api", admin_env, folder / "admin.log", admin_socket)
-        gateway = python("gateway", env, folder / "gateway.log", gateway_socket)
+        gateway = python("gateway", env | (gateway_env or {}), folder / "gateway.log", gateway_socket)
         site = Site(_url(gateway_socket), _url(admin_socket))
         cold = ColdBook(mongo_url)
         try:

@@ -20,9 +20,9 @@ RACERS, COVERED = 1_000, 100
 SCRIPTS_PER_S = 1_000
 
 
-async def test_t8_overspend(kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
+async def test_t8_overspend(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
     """A thousand at once for a balance that pays for a hundred: exactly a hundred, every time."""
-    redis = RedisServer(kind, tmp_path / "redis")
+    redis = RedisServer(main_kind, tmp_path / "redis")
     async with (
         started(redis),
         worker_here(redis.url, mongo_url),
@@ -42,7 +42,7 @@ async def test_t8_overspend(kind: Kind, tally: Tally, tmp_path: Path, mongo_url:
             assert words == {Refused("FUNDS", (str(HOLD), str(spare)))}, words
             for rid, ended in await here.load.settle_all(customer, admitted):
                 here.load.records[rid] = ended
-        tally.note(server=kind.name)
+        tally.note(server=main_kind.name)
         tally.at_least(races=RACES, exactly_covered=RACES)
         await oracle.conclude(tally, here.cold, here.redis, racing, here.load.records)
     tally.check()
@@ -62,28 +62,28 @@ class Asked(NamedTuple):
     admitted: bool
 
 
-async def test_t9_revocation(kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
+async def test_t9_revocation(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
     """The moment that a revocation is answered, no admit passes any more; whatever version the caller believes in."""
-    redis = RedisServer(kind, tmp_path / "redis")
+    redis = RedisServer(main_kind, tmp_path / "redis")
     async with (
         started(redis),
         worker_here(redis.url, mongo_url),
         world(tally, redis.url, mongo_url, links=3, callers=32, pace_s=0.01) as here,
     ):
         load = here.load
+        keys = await customers.make(here.cold, tally.random, REVOCATIONS)
+        await customers.published(here.cold)
+        await customers.see_config(here.redis, keys)
         async with load.running():
             await load.admits()
-            for _ in range(REVOCATIONS // 50):
-                keys = await customers.make(here.cold, tally.random, 50)
-                await customers.published(here.cold)
-                await customers.see_config(here.redis, keys)
-                here.customers.extend(keys)
-                for trials in await asyncio.gather(*(_revoke(tally, here, customer) for customer in keys)):
+            for start in range(0, REVOCATIONS, 50):
+                part = keys[start : start + 50]
+                for trials in await asyncio.gather(*(_revoke(tally, here, customer) for customer in part)):
                     tally.add("revocations")
                     tally.add("admits_before", sum(one.admitted for one in trials if not one.after))
                     tally.add("asked_after", sum(one.after for one in trials))
                     tally.add("admits_after", sum(one.admitted for one in trials if one.after))
-        tally.note(server=kind.name, scripts_per_s=load.scripts_per_s)
+        tally.note(server=main_kind.name, scripts_per_s=load.scripts_per_s)
         tally.at_least(
             revocations=REVOCATIONS,
             asked_after=REVOCATIONS,
@@ -91,7 +91,7 @@ async def test_t9_revocation(kind: Kind, tally: Tally, tmp_path: Path, mongo_url
             scripts_per_s=SCRIPTS_PER_S,
         )
         tally.at_most(admits_after=0)
-        await oracle.conclude(tally, here.cold, here.redis, here.customers, load.records)
+        await oracle.conclude(tally, here.cold, here.redis, here.customers + keys, load.records)
     tally.check()
 
 

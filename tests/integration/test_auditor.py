@@ -33,11 +33,11 @@ def auditor(ledger: Ledger) -> Auditor:
 
 
 def error_nanos() -> float:
-    return metrics.CONSERVATION_ERROR._value.get()
+    return float(metrics.CONSERVATION_ERROR._value.get())
 
 
 def gaps() -> float:
-    return metrics.GAPS._value.get()
+    return float(metrics.GAPS._value.get())
 
 
 async def mirror(ledger: Ledger) -> Any:

@@ -169,7 +169,8 @@ async def test_what_comes_later_belongs_to_the_day_that_is_open(ledger: Ledger) 
     consumer = await ledger.consumer()
     consumer.open_days[P] = day(0)
     yesterday_us = int((now() - timedelta(days=1)).timestamp()) * 1_000_000
-    fields: dict[str, Any] = {"seq": 2, "epoch": 1, "end": "settled", "rid": "stray", "charge": 0, "short": 0, "hold": 0, "spent": 10}
+    fields: dict[str, Any] = {"seq": 2, "epoch": 1, "end": "settled", "rid": "stray", "spent": 10}
+    fields |= {"charge": 0, "short": 0, "hold": 0}
     words = [word for pair in {**fields, "at": yesterday_us, "event": ledger.facts()}.items() for word in pair]
     await ledger.link.command("XADD", keyspace.usage(P), "*", *words)
     await ledger.move(consumer)

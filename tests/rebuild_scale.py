@@ -1,4 +1,6 @@
-"""How long a rebuild of N accounts takes: `python -m bench.rebuild 10000`, on servers of its own."""
+"""How long a rebuild of N accounts takes: `python -m tests.rebuild_scale 10000`, on servers of its own."""
+
+# ruff: noqa: T201 - it prints what it measured
 
 import asyncio
 import secrets

@@ -1,0 +1,94 @@
+"""T10: the worker dies between MongoDB's answer and its own acknowledgement, and every event comes again."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ledger import keyspace
+from ledger.cold import ColdBook
+from ledger.link import Link
+from tests.faults import oracle
+from tests.faults.options import Tally, asked
+from tests.faults.proxy import FaultProxy
+from tests.faults.servers import Kind, RedisServer, started
+from tests.faults.world import free_lease, ledger_process, world
+from tests.stack import eventually
+
+DEATHS = asked(full=100, short=10)
+CONFLICTS = asked(full=100, short=20)
+
+
+async def test_t10_duplicates(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
+    redis = RedisServer(main_kind, tmp_path / "redis")
+    async with started(redis), FaultProxy(redis.port, tally.random) as line:
+        ledger = ledger_process(tmp_path, f"redis://127.0.0.1:{line.port}", mongo_url)
+        async with started(ledger), world(tally, redis.url, mongo_url, pace_s=0.02) as here:
+            async with here.load.running():
+                await here.load.admits()
+                for _ in range(DEATHS):
+                    await asyncio.sleep(tally.random.uniform(0.05, 0.2))
+                    await _acknowledges(line)
+                    ledger.kill()
+                    line.watch = lambda _chunk: False
+                    tally.add("deaths")
+                    tally.add("delivered_again", await _pending(here.redis))
+                    ledger.spawn()
+                    await free_lease(here.cold)
+                    await ledger.ready()
+            tally.note(server=main_kind.name, scripts_per_s=here.load.scripts_per_s)
+            tally.at_least(deaths=DEATHS, delivered_again=DEATHS)
+            await oracle.conclude(tally, here.cold, here.redis, here.customers, here.load.records)
+            tally.note(conflicts_raised=await _conflicts(here.cold, here.redis))
+            tally.at_least(conflicts_raised=CONFLICTS)
+    tally.check()
+
+
+async def _acknowledges(line: FaultProxy) -> None:
+    """Until the worker has written a batch and says so: that word, and its connection, are lost."""
+    lost = asyncio.Event()
+
+    def watch(chunk: bytes) -> bool:
+        if b"XACK" in chunk:
+            lost.set()
+        return lost.is_set()
+
+    line.watch = watch
+    await asyncio.wait_for(lost.wait(), 20)
+
+
+async def _pending(redis: Link) -> int:
+    """Events that were delivered and never acknowledged."""
+    group = keyspace.CONSUMER_GROUP
+    found = await asyncio.gather(*(redis.command("XPENDING", keyspace.usage(p), group) for p in keyspace.PARTITIONS))
+    return sum(int(each[0]) for each in found)
+
+
+async def _conflicts(cold: ColdBook, redis: Link) -> int:
+    """The same requests once more with another amount: each is parked with both, and the first stays as it is."""
+    kept = await cold.usage.find({"end": "settled"}).limit(CONFLICTS).to_list()
+    for event in kept:
+        await redis.command("XADD", keyspace.usage(event["partition"]), "*", *_entry(event))
+    await eventually(cold.dead_events.estimated_document_count, lambda count: count >= len(kept), seconds=30)
+    await oracle.drained(redis)
+    for event in kept:
+        assert await cold.usage.find_one({"_id": event["_id"]}) == event
+    return await cold.dead_events.count_documents({"reason": "conflict"})
+
+
+def _entry(event: dict[str, Any]) -> list[str]:
+    """The stream entry of a document, a nano-dollar dearer."""
+    facts = f'"account":"{event["account"]}","api_key":"{event["api_key"]}","model":"m","dialect":"openai"'
+    text = "{" + facts + ',"endpoint":"chat","price_version":1,"streamed":false,"outcome":"complete"}'
+    fields = {
+        "seq": event["seq"],
+        "epoch": event["epoch"],
+        "end": "settled",
+        "rid": event["request_id"],
+        "charge": event["charge_nanos"] + 1,
+        "short": 0,
+        "hold": 0,
+        "spent": event["spent_after_nanos"],
+        "at": int(event["at"].timestamp() * 1_000_000),
+        "event": text,
+    }
+    return [str(word) for pair in fields.items() for word in pair]
