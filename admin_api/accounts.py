@@ -8,19 +8,19 @@ from fastapi import APIRouter, Response
 from pymongo import ReturnDocument
 
 from admin_api import balances, force
-from admin_api.fields import Body, Email, LimitsBody, Name, limits_change, show_time
+from admin_api.fields import Body, Email, LimitsBody, Name, show_time
 from admin_api.idempotency import Key, claim, once
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from admin_api.problems import Problem, invalid, not_found
 from admin_api.stores import Session, Stores, StoresDep
-from ledger import keys
+from ledger import keys, plans
 from ledger.cold import Document, now
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 
 class NewAccount(Body):
-    """An account to be made. It starts with no credit and no limits but those given."""
+    """An account to be made. It starts with no credit and no limits but its plan's, and those given, which go first."""
 
     name: Name
     email: Email | None = None
@@ -29,7 +29,7 @@ class NewAccount(Body):
 
 
 class AccountChange(Body):
-    """What to change; a limit given as null is removed, what is not given stays."""
+    """What to change; what is not given stays. A limit or a plan given as null is removed: then the plan's limit holds."""
 
     name: Name | None = None
     email: Email | None = None
@@ -40,16 +40,14 @@ class AccountChange(Body):
 
 @router.post("", status_code=201)
 async def create(body: NewAccount, response: Response, stores: StoresDep, key: Key = None) -> dict[str, Any]:
-    _refuse_plan(body.plan)
+    plan = await _plan(stores, body.plan)
     document: Document = {
         "_id": f"acct_{keys.new_id()}",
         "name": body.name,
         "email": body.email,
-        "plan": None,
         "partition": f"{secrets.randbelow(256):02x}",
         "status": "active",
-        "limits": {name: Int64(value) for name, value in body.limits.model_dump(exclude_none=True).items()},
-        "policy": {},
+        **plans.of_new_account(plan, body.limits.model_dump(exclude_none=True)),
         "version": 1,
         "grant_number": 0,
         "credited_nanos": Int64(0),
@@ -85,12 +83,14 @@ async def get(account: str, stores: StoresDep) -> dict[str, Any]:
 @router.patch("/{account}")
 async def change(account: str, body: AccountChange, stores: StoresDep) -> dict[str, Any]:
     given = body.model_dump(exclude_unset=True, exclude={"limits"})
-    _refuse_plan(given.pop("plan", None))
     for field in ("name", "status"):
         if field in given and given[field] is None:
             raise invalid(field, "cannot be null")
-    update = limits_change(body.limits.model_dump(exclude_unset=True) if body.limits else {})
-    update["$set"] |= given
+    if "plan" in given:
+        given |= plans.inherited(await _plan(stores, given["plan"]))
+    limits = body.limits.model_dump(exclude_unset=True) if body.limits else {}
+    own = {name: value for name, value in limits.items() if value is not None}
+    update = plans.change(given, own_limits=own, without=limits.keys() - own.keys())
     return await in_force(stores, await _write(stores, account, update))
 
 
@@ -103,7 +103,7 @@ async def close(account: str, stores: StoresDep) -> dict[str, Any]:
         detail = f"{balance.live} requests are in flight; suspend the account and close it when they have ended"
         raise Problem(409, "holds_live", detail)
     if document["status"] != "closed":
-        document = await _write(stores, account, {"$set": {"status": "closed"}})
+        document = await _write(stores, account, plans.change({"status": "closed"}))
     return await in_force(stores, document)
 
 
@@ -130,11 +130,12 @@ def closed() -> Problem:
 async def in_force(stores: Stores, document: Document) -> dict[str, Any]:
     """Put this version in force and show it; problem 503 `pending` if Redis cannot take it now."""
     if document["dirty"]:
-        await force.account(stores, document)
+        document = await force.account(stores, document)
     return show(document, await balances.of(stores.redis, document))
 
 
 def show(document: Document, balance: balances.Balance) -> dict[str, Any]:
+    own = document["own_limits"] if "own_limits" in document else document["limits"]
     return {
         "id": document["_id"],
         "name": document["name"],
@@ -143,17 +144,17 @@ def show(document: Document, balance: balances.Balance) -> dict[str, Any]:
         "status": document["status"],
         "partition": document["partition"],
         "limits": {name: int(value) for name, value in document["limits"].items()},
+        "own_limits": {name: int(value) for name, value in own.items()},
+        "free_requests": int(document.get("free_requests", 0)),
         "created_at": show_time(document["created_at"]),
         "balance": balance.shown(),
     }
 
 
-async def _write(stores: Stores, account: str, update: dict[str, dict[str, Any]]) -> Document:
+async def _write(stores: Stores, account: str, update: list[dict[str, Any]]) -> Document:
     """One write: the change, its number, and that it is not yet in force."""
-    update["$set"]["dirty"] = True
-    numbered = {"$inc": {"version": 1}, **{name: part for name, part in update.items() if part}}
     document = await stores.cold.accounts.find_one_and_update(
-        {"_id": account, "status": {"$ne": "closed"}}, numbered, return_document=ReturnDocument.AFTER
+        {"_id": account, "status": {"$ne": "closed"}}, update, return_document=ReturnDocument.AFTER
     )
     if document is None:
         await find(stores, account)
@@ -161,6 +162,11 @@ async def _write(stores: Stores, account: str, update: dict[str, dict[str, Any]]
     return document
 
 
-def _refuse_plan(plan: str | None) -> None:
-    if plan is not None:
-        raise invalid("plan", "there is no such plan; plans are not served by this version yet")
+async def _plan(stores: Stores, name: str | None) -> Document | None:
+    """The plan of that name, or problem 422."""
+    if name is None:
+        return None
+    found = await stores.cold.plans.find_one({"_id": name})
+    if found is None:
+        raise invalid("plan", "there is no plan of this name; PUT /v1/plans/{name} makes one")
+    return found

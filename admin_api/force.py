@@ -6,18 +6,27 @@ finished by the ledger worker's `complete_pending`, or by the same request sent 
 
 from admin_api.problems import REDIS_AWAY, pending
 from admin_api.stores import Stores
-from ledger import publish
+from ledger import plans, publish
 from ledger.cold import Document
 
 
-async def account(stores: Stores, document: Document) -> None:
-    """Policy, status and credited total of this version; problem `pending` if Redis cannot take them now."""
-    if not await account_if_able(stores, document):
+async def account(stores: Stores, document: Document) -> Document:
+    """Policy, status and credited total of this version, or of the later one that is returned.
+
+    Problem `pending` if Redis cannot take them now.
+    """
+    document = await plans.current(stores.cold, document)
+    if not await _account(stores, document):
         raise pending(document["_id"])
+    return document
 
 
 async def account_if_able(stores: Stores, document: Document) -> bool:
     """The same; whether it is in force. The policy goes along with a grant, or `dirty` off would forget it."""
+    return await _account(stores, await plans.current(stores.cold, document))
+
+
+async def _account(stores: Stores, document: Document) -> bool:
     try:
         if not await publish.account(stores.redis, document):
             return False
@@ -25,6 +34,14 @@ async def account_if_able(stores: Stores, document: Document) -> bool:
         return False
     await publish.account_is_clean(stores.cold, document)
     return True
+
+
+async def plan(stores: Stores, document: Document) -> None:
+    """A plan, for every account that is on it; problem `pending` if Redis cannot take all of them now."""
+    try:
+        await publish.plan(stores.cold, stores.redis, document)
+    except REDIS_AWAY:
+        raise pending(document["_id"]) from None
 
 
 async def api_keys(stores: Stores, *documents: Document, more: str = "") -> None:

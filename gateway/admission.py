@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
 from ledger import common_metrics, facts, hot, keys, keyspace, tally
@@ -52,6 +54,8 @@ class Ticket(NamedTuple):
     facts: Facts
 
     def cost(self, usage: dict[str, Any]) -> int:
+        if self.admitted.free:
+            return 0
         return cost_nanos(self.model.price, usage, markup_ppm=self.snapshot.account_policy.markup_ppm)
 
 
@@ -145,7 +149,7 @@ class Admission:
                     set_cap=cap if wish.cap is None and cap < model.max_output_tokens else None,
                     input_estimate=estimate,
                     most_output=cap * wish.choices,
-                    facts=began,
+                    facts=msgspec.structs.replace(began, free=True) if reply.free else began,
                 )
             if reply.word != "STALE":
                 raise _refusal(reply, model, wish, body_bytes, snapshot)

@@ -25,6 +25,11 @@ _INDEXES: dict[str, list[IndexModel]] = {
     "accounts": [
         IndexModel([("dirty", ASCENDING)], partialFilterExpression={"dirty": True}, name="dirty"),
         IndexModel([("partition", ASCENDING)], name="partition"),
+        IndexModel(
+            [("plan", ASCENDING), ("plan_version", ASCENDING)],
+            partialFilterExpression={"plan": {"$type": "string"}},
+            name="plan",
+        ),
     ],
     "api_keys": [
         IndexModel([("dirty", ASCENDING)], partialFilterExpression={"dirty": True}, name="dirty"),

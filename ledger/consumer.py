@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ledger import debits, events, keyspace, log, metrics, reopen
 from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
-from ledger.link import Caller
+from ledger.link import Caller, StoreUnavailable
 
 BATCH = 200  # of each stream
 BLOCK_MS = 500
@@ -86,9 +86,11 @@ class Consumer:
         assert self._reader is not None
         streams: Any = {keyspace.usage(p): start for p in keyspace.PARTITIONS}
         block = None if self._resuming else BLOCK_MS
-        return _entries(
-            await self._reader.xreadgroup(keyspace.CONSUMER_GROUP, _CONSUMER, streams, count=BATCH, block=block)
-        )
+        group = keyspace.CONSUMER_GROUP
+        try:
+            return _entries(await self._reader.xreadgroup(group, _CONSUMER, streams, count=BATCH, block=block))
+        except RuntimeError as error:  # what uvloop calls a write to a connection that was reset meanwhile
+            raise StoreUnavailable("the reader's connection is closed") from error
 
     async def _poll(self, start: str) -> list[Entry]:
         group = ("XREADGROUP", "GROUP", keyspace.CONSUMER_GROUP, _CONSUMER, "COUNT", BATCH, "STREAMS")

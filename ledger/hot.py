@@ -153,7 +153,8 @@ async def admit(
     ]
     reply = await redis.run(ADMIT, keys, [*args, *offer.amounts_nanos])
     if reply[0] == b"OK":
-        return Admitted(int(reply[1]) - 1, *map(int, reply[2:8]), free=bool(int(reply[8])))
+        first, *numbers, free = map(int, reply[1:9])
+        return Admitted._make((first - 1, *numbers, bool(free)))
     word = _word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
 

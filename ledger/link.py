@@ -20,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 Arg = str | bytes | int
 _NO_RETRY = Retry(NoBackoff(), 0)
@@ -177,7 +177,7 @@ class Link:
             await self._something.wait()
             await asyncio.sleep(0)  # let everybody of this tick get on the same boat
             self._something.clear()
-            batch, packed = self._pack()
+            batch, packed = self._pack(connection)
             if not batch:
                 continue
             if not self._sent:
@@ -185,7 +185,7 @@ class Link:
             self._sent.extend(batch)
             await connection.send_packed_command(packed, check_health=False)
 
-    def _pack(self) -> tuple[list[_Call], list[bytes]]:
+    def _pack(self, connection: AbstractConnection) -> tuple[list[_Call], list[bytes]]:
         """Take what waits: the calls to send, and their bytes. Words that cannot be sent fail their caller alone."""
         batch: list[_Call] = []
         packed: list[bytes] = []
@@ -194,11 +194,12 @@ class Link:
             if call.future.done():
                 continue
             try:
-                packed.append(pack_command(call.words()))  # in C: the driver's own takes 4 us a word
-            except TypeError as error:
-                call.fail(DataError(f"Invalid input: {error}"))
-                continue
-            except (RedisError, ValueError) as error:
+                words = call.words()
+                try:
+                    packed.append(pack_command(words))  # in C: the driver's own takes 4 us a word
+                except TypeError:  # a subclass, such as BSON's Int64, or nothing that can be sent
+                    packed += connection.pack_command(*words)
+            except (RedisError, ValueError, TypeError) as error:
                 call.fail(error)
                 continue
             batch.append(call)

@@ -65,11 +65,17 @@ class AccountRecord(msgspec.Struct, frozen=True):
     status: str
     policy: AccountPolicy
     limits: Limits
+    free_requests: int = 0
 
     def fields(self) -> dict[str, str]:
         limits = self.limits.fields()
         del limits["dcap"], limits["mcap"]
-        return {"status": self.status, "policy": msgspec.json.encode(self.policy).decode(), **limits}
+        return {
+            "status": self.status,
+            "policy": msgspec.json.encode(self.policy).decode(),
+            "free": str(self.free_requests or ""),
+            **limits,
+        }
 
 
 def key_policy(text: bytes) -> KeyPolicy:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import catalogue, hot, keyspace
+from ledger import catalogue, hot, keyspace, plans
 from ledger.cold import ColdBook, Document
 from ledger.hot import Fenced
 from ledger.link import Caller, StoreUnavailable
@@ -19,6 +19,7 @@ from ledger.prices import Price
 from ledger.vault import Vault
 
 _OLD_CONFIG_S = 86_400
+_AT_ONCE = 200
 
 
 async def account(redis: Caller, document: Document) -> bool:
@@ -34,7 +35,22 @@ def account_fields(document: Document) -> dict[str, str]:
         status=document["status"],
         policy=msgspec.convert(document["policy"], AccountPolicy),
         limits=msgspec.convert(document["limits"], Limits),
+        free_requests=int(document.get("free_requests", 0)),
     ).fields()
+
+
+async def plan(cold: ColdBook, redis: Caller, document: Document) -> None:
+    """Put a plan in force for every account that is on it."""
+    await plans.spread(cold, document)
+    behind = cold.accounts.find({"plan": document["_id"], "dirty": True})
+    while some := await behind.to_list(_AT_ONCE):
+        await asyncio.gather(*(_account_and_note(cold, redis, one) for one in some))
+    await plans.is_clean(cold, document)
+
+
+async def _account_and_note(cold: ColdBook, redis: Caller, document: Document) -> None:
+    if await account(redis, document):  # else its policy is in force and its credit is not; the plan's part is done
+        await account_is_clean(cold, document)
 
 
 async def grants(redis: Caller, document: Document) -> str:
@@ -140,7 +156,11 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
 async def complete_pending(cold: ColdBook, redis: Caller) -> int:
     """Put in force whatever could not be when it was written; how many records were."""
     done = 0
-    async for document in cold.accounts.find({"dirty": True}).limit(1000):
+    async for document in cold.plans.find({"dirty": True}):
+        await plan(cold, redis, document)
+        done += 1
+    async for found in cold.accounts.find({"dirty": True}).limit(1000):
+        document = await plans.current(cold, found)
         if await account(redis, document):
             await account_is_clean(cold, document)
             done += 1

@@ -58,14 +58,18 @@ async def restore(
     total = await cold.accounts.count_documents({"partition": {"$in": partitions}})
     writer.of = total + await cold.api_keys.count_documents({"partition": {"$in": partitions}})
     done = Restored()
+    free: list[str] = []
     async for document in _of(cold.accounts, partitions):
         mine, credited = spent.get(document["_id"], 0), int(document["credited_nanos"])
         key = keyspace.account(document["partition"], document["_id"])
-        money = Record(key, "money", (int(document["grant_number"]), str(credited), str(mine)))
-        await writer.add(document["partition"], money, _policy(key, document, publish.account_fields(document)))
+        policy = _policy(key, document, publish.account_fields(document)).words
+        money = (int(document["grant_number"]), str(credited), str(mine))
+        await writer.add(document["partition"], Record(key, "money", money + policy))
         done.accounts += 1
         done.credited_nanos += credited
         done.spent_nanos += mine
+        if document.get("free_requests"):
+            free.append(document["_id"])
     lines: dict[str, tuple[str, str]] = {}
     async for document in _of(cold.api_keys, partitions):
         key = keyspace.api_key(document["partition"], document["_id"])
@@ -76,6 +80,8 @@ async def restore(
     async for partition, record in _counters(cold, lines, at):
         await writer.add(partition, record)
         done.capped_lines += 1
+    async for partition, record in _free_used(cold, free, at):
+        await writer.add(partition, record)
     async for partition, record in _marks(cold, partitions, at):
         await writer.add(partition, record)
         done.marks += 1
@@ -178,6 +184,20 @@ async def _counters(
         yield partition, Record(keyspace.line(partition, line), "counters", words)
 
 
+async def _free_used(cold: ColdBook, accounts: list[str], at: datetime) -> AsyncIterator[tuple[str, Record]]:
+    """How many free requests of the current UTC month these accounts have used, by the events that are kept."""
+    since = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    ends = {"$nin": ["voided", "late"]}  # a void gave it back, and what is late was counted when it was abandoned
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"account": {"$in": accounts}, "at": {"$gte": since}, "free": True, "end": ends}},
+        {"$group": {"_id": {"partition": "$partition", "account": "$account"}, "used": {"$sum": 1}}},
+    ]
+    async for row in await cold.usage.aggregate(pipeline, allowDiskUse=True):
+        partition, account = row["_id"]["partition"], row["_id"]["account"]
+        words = ("fmonth", months_of(at.date()), "fused", int(row["used"]))
+        yield partition, Record(keyspace.account(partition, account), "counters", words)
+
+
 def months_of(day: date) -> int:
     """Months since March of year 0, as `prelude_limits.lua` numbers them."""
     return (day.year - (day.month < 3)) * 12 + (day.month + 9) % 12
@@ -259,5 +279,5 @@ class _Writer:
     async def _call(self, partition: str, records: list[Record]) -> None:
         if await hot.restore(self._redis, partition, records, term=self._term) != "OK":
             raise Superseded("TERM")
-        self._done += sum(record.kind == "policy" for record in records)
+        self._done += sum(record.kind in ("money", "policy") for record in records)
         self._progress(min(self._done, self.of), self.of)

@@ -13,6 +13,11 @@ from weir.tables import Column, table
 
 Json = Annotated[bool, typer.Option("--json", help="print the API's JSON")]
 Once = Annotated[str | None, typer.Option("--idempotency-key", help="make a repeat of this command do nothing new")]
+PerMinute = Annotated[int | None, typer.Option("--requests-per-minute")]
+TokensPerMinute = Annotated[int | None, typer.Option("--tokens-per-minute")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", help="requests at a time")]
+PageLimit = Annotated[int, typer.Option("--limit", help="how many at most")]
+PageCursor = Annotated[str | None, typer.Option("--cursor", help="go on from where the last page ended")]
 Usd = Annotated[str | None, typer.Option(help="in USD, such as 12.50")]
 
 

@@ -8,10 +8,24 @@ from typing import Annotated
 import typer
 
 from ledger.money import format_usd
-from weir.asking import Json, Once, Usd, asked, given, show, show_page
+from weir.asking import (
+    Concurrency,
+    Json,
+    Once,
+    PageCursor,
+    PageLimit,
+    PerMinute,
+    TokensPerMinute,
+    Usd,
+    asked,
+    given,
+    show,
+    show_page,
+)
 from weir.client import path
 from weir.tables import Column, Row, lines, table, usd
 from weir.verbs_catalogue import model_app, upstream_app
+from weir.verbs_plans import plan_app
 
 account_app = typer.Typer(no_args_is_help=True, help="Accounts: who pays.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of an account.")
@@ -24,6 +38,7 @@ def mount(app: typer.Typer) -> None:
         ("account", account_app),
         ("key", key_app),
         ("credit", credit_app),
+        ("plan", plan_app),
         ("model", model_app),
         ("upstream", upstream_app),
     ):
@@ -50,11 +65,6 @@ class By(StrEnum):
 
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="the account's id (acct_...)")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="the key's id, not its secret")]
-PerMinute = Annotated[int | None, typer.Option("--requests-per-minute")]
-TokensPerMinute = Annotated[int | None, typer.Option("--tokens-per-minute")]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", help="requests at a time")]
-PageLimit = Annotated[int, typer.Option("--limit", help="how many at most")]
-PageCursor = Annotated[str | None, typer.Option("--cursor", help="go on from where the last page ended")]
 
 
 # Accounts
@@ -64,6 +74,7 @@ PageCursor = Annotated[str | None, typer.Option("--cursor", help="go on from whe
 def account_create(
     name: str,
     email: str | None = None,
+    plan: Annotated[str | None, typer.Option(help="the name of a plan; weir plan list shows them")] = None,
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrency: Concurrency = None,
@@ -74,7 +85,7 @@ def account_create(
     limits = given(
         requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
     )
-    body = {"name": name, "email": email, "limits": limits}
+    body = {"name": name, "email": email, "plan": plan, "limits": limits}
     with asked() as api:
         made = api.call("POST", path("accounts"), body=body, idempotency_key=idempotency_key)
     show(made, as_json, _account_lines)
@@ -245,7 +256,7 @@ def _account_lines(account: Row) -> Iterable[str]:
     balance = account["balance"]
     words = ("available", "held", "spent", "credited")
     limits = [(name.replace("_", " "), value) for name, value in account["limits"].items()]
-    named = [(name, account[name]) for name in ("id", "name", "email", "status")]
+    named = [(name, account[name]) for name in ("id", "name", "email", "plan", "status")]
     return lines([*named, *((word, usd(balance[f"{word}_usd"])) for word in words), *limits])
 
 

@@ -2,7 +2,8 @@
 -- Rebuild: fill an emptied partition from MongoDB by absolute values, many records a call. Nothing is held meanwhile.
 -- KEYS 1 meta  2.. records, of one partition
 -- ARGV 1 term, then of each record its kind, how many words follow, and these:
---      money: grant number, credited, spent   policy: version, field, value ..   counters: field, value ..
+--      money: grant number, credited, spent, and perhaps a policy   policy: version, field, value ..
+--      counters: field, value ..
 --      mark: S|X, charge, shortfall (sums over the request's events)
 -- {OK}  {TERM}: a later leader has taken over  {FENCED}: only while the partition is being rebuilt
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'term')
@@ -13,7 +14,8 @@ for i = 2, #KEYS do -- a wrong form or type fails here, before the first write
   local kind, n = ARGV[at], whole(ARGV[at + 1] or '')
   if not n or at + 1 + n > #ARGV then return redis.error_reply('EARG') end
   if kind == 'money' then
-    for j = at + 2, at + 4 do if not string.find(ARGV[j], '^%d+$') then return redis.error_reply('EARG') end end
+    for j = at + 2, at + 4 do if not string.find(ARGV[j] or '', '^%d+$') then return redis.error_reply('EARG') end end
+    if n > 3 and not whole(ARGV[at + 5]) then return redis.error_reply('EARG') end
   elseif kind == 'mark' then
     if not (whole(ARGV[at + 3]) and whole(ARGV[at + 4])) then return redis.error_reply('EARG') end
   elseif kind ~= 'counters' and not (kind == 'policy' and whole(ARGV[at + 2])) then return redis.error_reply('EARG') end
@@ -26,8 +28,13 @@ for i = 2, #KEYS do
   if kind == 'money' then
     local number, credited = ARGV[from + 2], ARGV[from + 3]
     if tonumber(b[2] or '0') > tonumber(number) then number, credited = b[2], b[3] end -- granted since MongoDB was read
-    redis.call('HSET', KEYS[i], 'grant', number, 'credited', credited, 'spent', ARGV[from + 4],
-      'avail', S(minus(credited, ARGV[from + 4])), 'held', '0', 'live', '0')
+    local f = {'grant', number, 'credited', credited, 'spent', ARGV[from + 4],
+      'avail', S(minus(credited, ARGV[from + 4])), 'held', '0', 'live', '0'}
+    if last > from + 4 and tonumber(ARGV[from + 5]) > tonumber(b[1] or '-1') then
+      f[#f + 1] = 'ver'
+      for j = from + 5, last do f[#f + 1] = ARGV[j] end
+    end
+    redis.call('HSET', KEYS[i], unpack(f))
   elseif kind == 'policy' then
     if tonumber(ARGV[from + 2]) > tonumber(b[1] or '-1') then -- else a later version came first
       redis.call('HSET', KEYS[i], 'ver', unpack(ARGV, from + 2, last))

@@ -29,15 +29,17 @@ class Customer:
         return Versions(self.key_version, 1, self.config)
 
 
-async def make(cold: ColdBook, random: Random, count: int, *, credited: int = CREDIT) -> list[Customer]:
-    """So many accounts, each with a key, on any partitions."""
+async def make(
+    cold: ColdBook, random: Random, count: int, *, credited: int = CREDIT, keys_each: int = 1
+) -> list[Customer]:
+    """So many accounts on any partitions, each with a key or more; a customer is a key and its account."""
     made, accounts, api_keys = [], [], []
     for _ in range(count):
-        key = keys.new_id()
-        place = Place(random.choice(keyspace.PARTITIONS), f"acct_{keys.new_id()}", key, f"line_{key}")
-        made.append(Customer(place, credited))
-        accounts.append(_account(place, credited))
-        api_keys.append(_api_key(place))
+        partition, account = random.choice(keyspace.PARTITIONS), f"acct_{keys.new_id()}"
+        places = [Place(partition, account, key, f"line_{key}") for key in (keys.new_id() for _ in range(keys_each))]
+        made += [Customer(place, credited) for place in places]
+        accounts.append(_account(places[0], credited))
+        api_keys += map(_api_key, places)
     await cold.grants.insert_many([_grant(account) for account in accounts], ordered=False)
     await cold.accounts.insert_many(accounts, ordered=False)
     await cold.api_keys.insert_many(api_keys, ordered=False)

@@ -10,7 +10,7 @@ from tests.faults.servers import since
 from tests.stack import Customer, Stack, running_stack
 
 STREAMS = asked(full=500, short=60)
-GRACE_S = 4
+GRACE_S = 2
 WORDS = 30
 EXIT_S = GRACE_S + 5
 

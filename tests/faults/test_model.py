@@ -12,7 +12,7 @@ from tests.faults.options import Tally, asked
 from tests.faults.servers import Kind, RedisServer
 from tests.lua.test_model import Machine
 
-EXAMPLES, STEPS = asked(full=500, short=25), 40
+EXAMPLES, STEPS = asked(full=500, short=50), 40
 
 
 def test_t1_model(kind: Kind, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ async def test_t9_revocation(main_kind: Kind, tally: Tally, tmp_path: Path, mong
         world(tally, redis.url, mongo_url, links=3, callers=32, pace_s=0.01) as here,
     ):
         load = here.load
-        keys = await customers.make(here.cold, tally.random, REVOCATIONS)
+        keys = await customers.make(here.cold, tally.random, REVOCATIONS // 50, keys_each=50)
         await customers.published(here.cold)
         await customers.see_config(here.redis, keys)
         async with load.running():

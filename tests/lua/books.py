@@ -133,7 +133,9 @@ class Books:
 
     async def run(self, script: Script, keys: list[str], *args: Arg) -> list[str]:
         """The reply as the script gave it."""
-        return [part.decode() if isinstance(part, bytes) else str(part) for part in await self.link.run(script, keys, args)]
+        return [
+            part.decode() if isinstance(part, bytes) else str(part) for part in await self.link.run(script, keys, args)
+        ]
 
     async def set(self, key: str, **fields: Any) -> None:
         for name, value in fields.items():

@@ -29,6 +29,7 @@ from tests.lua.books import CAP, DUE, META, USAGE, Books, P, hold_key
 T = TypeVar("T")
 EXAMPLES, STEPS = {"": (60, 30), "pr": (500, 40), "nightly": (20_000, 40)}[os.environ.get("WEIR_MODEL", "")]
 ACCOUNTS = ("a", "b")
+FREE = {"a": 0, "b": 2}  # requests of the month
 RIDS = st.integers(0, 7).map(lambda number: f"{ACCOUNTS[number % 2]}{number}")
 # An amount is a number, or one that depends on the balance: all of it, one less, one more, ...
 AMOUNTS = st.one_of(
@@ -48,6 +49,8 @@ class Account:
     grant: int = 0
     version: int = 1
     active: bool = True
+    free: int = 0
+    free_used: int = 0
 
     @property
     def avail(self) -> int:
@@ -64,12 +67,15 @@ class Request:
     keep: int = 0
     charge: int = 0
     short: int = 0
+    free: bool = False
     ends: list[str] = field(default_factory=list)
 
     def post(self, account: Account, end: str, cost: int) -> tuple[int, int]:
         """Release the hold, if any, and take the charge, as far as there is money."""
         hold = self.hold if self.state == "H" else 0
+        cost = 0 if self.free else cost
         charge = min(cost, account.avail + hold)
+        account.free_used -= self.free and end == "voided"
         account.held -= hold
         account.spent += charge
         self.charge, self.short = self.charge + charge, self.short + cost - charge
@@ -86,7 +92,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.accounts = {name: Account() for name in ACCOUNTS}
+        self.accounts = {name: Account(free=FREE[name]) for name in ACCOUNTS}
         self.requests: dict[str, Request] = {}
         self.server: bytes | None = None  # the real name, while a foreign one is written in its place
         self.link = Link(self.url)
@@ -130,7 +136,7 @@ class Machine(RuleBasedStateMachine):
         self.command("FLUSHALL")
         self.run(self.books("a").open())
         for name, more in zip(ACCOUNTS, credits, strict=True):
-            self.run(self.books(name).account(None))
+            self.run(self.books(name).account(None, free=FREE[name] or ""))
             self.run(self.books(name).key())
             self.grant(name, more)
 
@@ -158,7 +164,8 @@ class Machine(RuleBasedStateMachine):
     def admit(self, rid: str, amounts: list[int | str], keep: Any, stale: int) -> None:
         account, offered = self.accounts[rid[0]], [self.amount(each, rid) for each in amounts]
         fit = [each for each in offered[:-1] if each * 10 <= account.avail]
-        hold = fit[0] if fit else offered[-1]
+        free = account.free_used < account.free and offered[0] > 0
+        hold = 0 if free else fit[0] if fit else offered[-1]
         versions, offer = Versions(1, account.version + stale, 1), Offer(offered, 5, keep)
         reply = self.call(hot.admit(self.link, self.books(rid[0]).place, rid, versions, offer))
         known = self.requests.get(rid)
@@ -172,9 +179,10 @@ class Machine(RuleBasedStateMachine):
         assert word == (reply.word if isinstance(reply, Refused) else "OK")
         if isinstance(reply, Admitted) and not known:
             account.held += hold
-            known = self.requests[rid] = Request(hold=hold, keep=hold if keep == "hold" else keep)
+            account.free_used += free
+            known = self.requests[rid] = Request(hold=hold, keep=hold if keep == "hold" else keep, free=free)
         if isinstance(reply, Admitted) and known:
-            assert reply.amount_nanos == known.hold
+            assert (reply.amount_nanos, reply.free) == (known.hold, known.free)
 
     @rule(rid=RIDS, used=AMOUNTS)
     def progress(self, rid: str, used: int | str) -> None:
@@ -185,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         if request is None or request.state != "H":
             assert reply == "GONE"
             return
-        assert reply == ("STOP" if cost >= request.hold and cost else "OK")
+        assert reply == ("STOP" if cost >= request.hold and cost and not request.free else "OK")
         request.used = max(request.used, cost)
 
     @rule(rid=RIDS, cost=AMOUNTS, tokens=st.sampled_from([None, 0, 5, 9]))
@@ -267,9 +275,10 @@ class Machine(RuleBasedStateMachine):
         live = {rid for rid, request in self.requests.items() if request.state == "H"}
         assert {rid.decode() for rid in self.command("ZRANGE", DUE, 0, -1)} == live
         for name, account in self.accounts.items():
-            names = ("avail", "held", "credited", "spent", "live")
+            names = ("avail", "held", "credited", "spent", "live", "fused")
             raw = self.command("HMGET", keyspace.account(P, name), *names)
-            avail, held, credited, spent, slots = (int(value or 0) for value in raw)
+            avail, held, credited, spent, slots, free_used = (int(value or 0) for value in raw)
+            assert free_used == account.free_used <= account.free
             assert (avail, held, credited, spent) == (account.avail, account.held, account.credited, account.spent)
             assert avail == credited - spent - held >= 0
             mine = [rid for rid in sorted(live) if rid[0] == name]

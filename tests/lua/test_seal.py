@@ -83,8 +83,7 @@ async def test_seal_malformed(books: Books, args: tuple[Any, ...]) -> None:
 
 
 RECORDS = [
-    Record(ACCOUNT, "money", (3, str(2**60), str(2**60 - 7 * USD))),
-    Record(ACCOUNT, "policy", (4, "status", "active", "rpm", "60")),
+    Record(ACCOUNT, "money", (3, str(2**60), str(2**60 - 7 * USD), 4, "status", "active", "rpm", "60")),
     Record(KEY, "policy", (2, "status", "revoked")),
     Record(LINE, "counters", ("day", 20000, "dsum", 5, "month", 24000, "msum", 9)),
     Record(hold_key("r1"), "mark", ("S", 8, 1)),
@@ -118,7 +117,7 @@ async def test_what_came_into_force_meanwhile_stays(bare: Books) -> None:
     await hot.publish(bare.link, P, KEY, 3, {"status": "newer"})
     assert await bare.grant(4, 10 * USD + 5) == "OK"
     older = Record(ACCOUNT, "money", (3, str(10 * USD), str(3 * USD)))
-    assert await hot.restore(bare.link, P, [older, *RECORDS[2:]], term=5) == "OK"
+    assert await hot.restore(bare.link, P, [older, *RECORDS[1:]], term=5) == "OK"
     assert (await bare.picture())["key:key"] == {"ver": "3", "status": "newer"}
     account = (await bare.picture())["acct:acc"]
     assert (account["grant"], account["credited"], account["avail"]) == ("4", str(10 * USD + 5), str(7 * USD + 5))
@@ -152,7 +151,8 @@ async def test_restore_only_while_it_is_being_rebuilt(bare: Books) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("money", 3, "1", "x", "2"), ("money", 9, "1", "2", "2"), ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
+        ("money", 3, "1", "x", "2"), ("money", 9, "1", "2", "2"),
+        ("money", 4, "1", "2", "2", "x"), ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
         ("what", 0), ("mark", "", "S", "1", "0"),
     ],
 )  # fmt: skip
