@@ -25,6 +25,7 @@ check: setup-dev ## lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.mutants --check
 
 faults: setup-dev ## every fault at its full count: kills, power cuts, lost tails, a bad network; results as JSON
 	@WEIR_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600

@@ -18,6 +18,7 @@ from ledger.link import Caller
 
 _A_CALL = 400  # records of one script call: some 6 ms; each call is also one fsync
 _IN_FLIGHT = 16
+_AT_ONCE = 8  # partitions
 _MARKED_FOR = timedelta(minutes=70)  # an ended request is remembered for an hour; the rest is for clocks that differ
 
 Progress = Callable[[int, int], None]
@@ -52,42 +53,55 @@ async def restore(
     if not partitions:
         return Restored()
     at = at or now()
-    sealed = await _sealed_days(cold, partitions)
-    spent = await spent_by_account(cold, sealed)
+    within = {"partition": {"$in": partitions}}
     writer = _Writer(redis, term, progress)
-    total = await cold.accounts.count_documents({"partition": {"$in": partitions}})
-    writer.of = total + await cold.api_keys.count_documents({"partition": {"$in": partitions}})
+    writer.of = await cold.accounts.count_documents(within) + await cold.api_keys.count_documents(within)
+    sealed = await _sealed_days(cold, partitions)
+    todo = [(p, day) for day, some in sealed.items() for p in some]
+    populated = {*await cold.accounts.distinct("partition", within)}
     done = Restored()
-    free: list[str] = []
-    async for document in _of(cold.accounts, partitions):
-        mine, credited = spent.get(document["_id"], 0), int(document["credited_nanos"])
-        key = keyspace.account(document["partition"], document["_id"])
-        policy = _policy(key, document, publish.account_fields(document)).words
-        money = (int(document["grant_number"]), str(credited), str(mine))
-        await writer.add(document["partition"], Record(key, "money", money + policy))
-        done.accounts += 1
-        done.credited_nanos += credited
-        done.spent_nanos += mine
-        if document.get("free_requests"):
-            free.append(document["_id"])
-    lines: dict[str, tuple[str, str]] = {}
-    async for document in _of(cold.api_keys, partitions):
-        key = keyspace.api_key(document["partition"], document["_id"])
-        await writer.add(document["partition"], _policy(key, document, publish.key_fields(document)))
-        done.api_keys += 1
-        if {"daily_cap_nanos", "monthly_cap_nanos"} & document["limits"].keys():
-            lines[document["_id"]] = (document["partition"], document["line"])
-    async for partition, record in _counters(cold, lines, at):
-        await writer.add(partition, record)
-        done.capped_lines += 1
-    async for partition, record in _free_used(cold, free, at):
-        await writer.add(partition, record)
-    async for partition, record in _marks(cold, partitions, at):
-        await writer.add(partition, record)
-        done.marks += 1
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(partition: str, day: str) -> None:
+        async with turn:
+            await _restore_one(cold, writer, done, partition, day, at)
+
+    # A partition at a time, so that no question to MongoDB grows with the whole installation, nor what is held of it here.
+    async with asyncio.TaskGroup() as group:
+        for partition, day in todo:
+            if partition in populated:
+                group.create_task(one(partition, day))
     await writer.finish()
     await _note_counted(cold, partitions)
     return done
+
+
+async def _restore_one(
+    cold: ColdBook, writer: "_Writer", done: Restored, partition: str, day: str, at: datetime
+) -> None:
+    spent = await spent_by_account(cold, {day: [partition]})
+    async for document in _of(cold.accounts, partition):
+        mine, credited = spent.get(document["_id"], 0), int(document["credited_nanos"])
+        key = keyspace.account(partition, document["_id"])
+        policy = _policy(key, document, publish.account_fields(document)).words
+        money = (int(document["grant_number"]), str(credited), str(mine))
+        await writer.add(partition, Record(key, "money", money + policy))
+        done.accounts += 1
+        done.credited_nanos += credited
+        done.spent_nanos += mine
+    lines: dict[str, tuple[str, str]] = {}
+    async for document in _of(cold.api_keys, partition):
+        key = keyspace.api_key(partition, document["_id"])
+        await writer.add(partition, _policy(key, document, publish.key_fields(document)))
+        done.api_keys += 1
+        if {"daily_cap_nanos", "monthly_cap_nanos"} & document["limits"].keys():
+            lines[document["_id"]] = (partition, document["line"])
+    async for place, record in _counters(cold, lines, at):
+        await writer.add(place, record)
+        done.capped_lines += 1
+    async for place, record in _marks(cold, [partition], at):
+        await writer.add(place, record)
+        done.marks += 1
 
 
 async def spent_by_account(cold: ColdBook, sealed: dict[str, list[str]]) -> dict[str, int]:
@@ -146,8 +160,8 @@ async def _sealed_days(cold: ColdBook, partitions: list[str]) -> dict[str, list[
     return by_day
 
 
-def _of(collection: Collection, partitions: list[str]) -> Any:
-    return collection.find({"partition": {"$in": partitions}}).batch_size(5_000)
+def _of(collection: Collection, partition: str) -> Any:
+    return collection.find({"partition": partition}).batch_size(5_000)
 
 
 def _policy(key: str, document: Document, fields: dict[str, str]) -> Record:

@@ -23,7 +23,7 @@ from weir.bundled import Mongod, Valkey, free_port, leashed
 MASTER_KEY = bytes(range(32))
 
 
-def wait_until(what: Callable[[], bool], *, seconds: float = 15, why: str = "") -> None:
+def wait_until(what: Callable[[], bool], *, seconds: float = 60, why: str = "") -> None:
     """Wait for a condition, never for time; fail loudly when it does not come."""
     end = time.monotonic() + seconds
     while not what():

@@ -23,7 +23,7 @@ WEIR = [sys.executable, "-m", "weir"]
 PRICE = {"input_per_million_usd": "2.5", "output_per_million_usd": "10", "cached_input_per_million_usd": "1.25"}
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], until: Callable[[T], bool], *, seconds: float = 15) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], until: Callable[[T], bool], *, seconds: float = 60) -> T:
     """Ask until the answer is right; fail with the last one."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

@@ -129,7 +129,7 @@ async def loaded(cluster: Cluster, cold: ColdBook, vault: Vault, folder: Path) -
             await eventually(lambda: count(load), lambda n: n > 200)
             yield load
             before = len(load.settled)
-            await eventually(lambda: count(load), lambda n: n > before + 500, seconds=30)
+            await eventually(lambda: count(load), lambda n: n > before + 500, seconds=90)
         finally:
             load.stop()
             await running
@@ -176,7 +176,7 @@ async def test_a_primary_is_killed(cluster: Cluster, cold: ColdBook, vault: Vaul
         async def replaced() -> bool:
             return (await asyncio.to_thread(cluster.owner, slot)) is not victim
 
-        await eventually(replaced, bool, seconds=30)
+        await eventually(replaced, bool, seconds=90)
         assert load.refused, "the kill was under load"
         # The promoted server has no replica, so what it acknowledges is kept until the killed one is back and follows it.
         await asyncio.to_thread(victim.start_again)

@@ -122,11 +122,11 @@ async def test_a_promotion_under_load(guarded: Guarded, cold: ColdBook, vault: V
         await eventually(lambda: count(load), lambda n: n > 300)
         await asyncio.to_thread(guarded.kill, 0)
         promoted = guarded.servers[1].port
-        await eventually(lambda: asyncio.to_thread(_role, promoted), lambda role: role.startswith("master"), seconds=30)
+        await eventually(lambda: asyncio.to_thread(_role, promoted), lambda role: role.startswith("master"), seconds=90)
         # The killed one comes back, and follows: without a replica what the new primary acknowledges is only kept.
         await asyncio.to_thread(guarded.start, 0)
         before = len(load.settled)
-        await eventually(lambda: count(load), lambda n: n > before + 300, seconds=40)
+        await eventually(lambda: count(load), lambda n: n > before + 300, seconds=90)
         assert load.refused, "the kill was under load"
         load.stop()
         await running

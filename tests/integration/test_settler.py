@@ -219,7 +219,7 @@ async def acknowledged(settler: Settler) -> int:
 
 
 async def wait_for_the_end(settler: Settler) -> None:
-    await eventually(lambda: unsettled(settler), lambda count: count == 0, seconds=30)
+    await eventually(lambda: unsettled(settler), lambda count: count == 0, seconds=90)
 
 
 async def fail_over(redis: Link, port: int, folder: Path, cold: ColdBook, vault: Vault, settler: Settler) -> None:
@@ -231,7 +231,7 @@ async def fail_over(redis: Link, port: int, folder: Path, cold: ColdBook, vault:
             await following.command("REPLICAOF", "127.0.0.1", promoted.port)
             await eventually(lambda: linked(following), lambda up: up)
             await open_books(cold, redis, vault, term=3)
-            await eventually(lambda: unsettled(settler), lambda count: count == 0, seconds=20)
+            await eventually(lambda: unsettled(settler), lambda count: count == 0, seconds=90)
             assert await drained(cold, redis) == 10
 
 
