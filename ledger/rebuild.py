@@ -18,7 +18,8 @@ from ledger.link import Caller
 
 _A_CALL = 400  # records of one script call: some 6 ms; each call is also one fsync
 _IN_FLIGHT = 16
-_AT_ONCE = 8  # partitions
+_AT_ONCE = 8  # groups of partitions
+_MANY = 100_000  # records
 _MARKED_FOR = timedelta(minutes=70)  # an ended request is remembered for an hour; the rest is for clocks that differ
 
 Progress = Callable[[int, int], None]
@@ -57,49 +58,61 @@ async def restore(
     writer = _Writer(redis, term, progress)
     writer.of = await cold.accounts.count_documents(within) + await cold.api_keys.count_documents(within)
     sealed = await _sealed_days(cold, partitions)
-    todo = [(p, day) for day, some in sealed.items() for p in some]
     populated = {*await cold.accounts.distinct("partition", within)}
+    # No question to MongoDB grows with the whole installation, nor what is held of it here; a small one asks fewer.
+    together = 1 if writer.of > _MANY else 16
+    todo = []
+    for day, some in sealed.items():
+        filled = [p for p in some if p in populated]
+        todo += [(filled[i : i + together], day) for i in range(0, len(filled), together)]
     done = Restored()
     turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(partition: str, day: str) -> None:
+    async def one(some: list[str], day: str) -> None:
         async with turn:
-            await _restore_one(cold, writer, done, partition, day, at)
+            await _restore_some(cold, writer, done, some, day, at)
 
-    # A partition at a time, so that no question to MongoDB grows with the whole installation, nor what is held of it here.
-    async with asyncio.TaskGroup() as group:
-        for partition, day in todo:
-            if partition in populated:
-                group.create_task(one(partition, day))
-    await writer.finish()
+    tasks = [asyncio.create_task(one(some, day)) for some, day in todo]
+    try:
+        await asyncio.gather(*tasks)
+        await writer.finish()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     await _note_counted(cold, partitions)
     return done
 
 
-async def _restore_one(
-    cold: ColdBook, writer: "_Writer", done: Restored, partition: str, day: str, at: datetime
+async def _restore_some(
+    cold: ColdBook, writer: "_Writer", done: Restored, partitions: list[str], day: str, at: datetime
 ) -> None:
-    spent = await spent_by_account(cold, {day: [partition]})
-    async for document in _of(cold.accounts, partition):
+    spent = await spent_by_account(cold, {day: partitions})
+    free: list[str] = []
+    async for document in _of(cold.accounts, partitions):
         mine, credited = spent.get(document["_id"], 0), int(document["credited_nanos"])
-        key = keyspace.account(partition, document["_id"])
+        key = keyspace.account(document["partition"], document["_id"])
         policy = _policy(key, document, publish.account_fields(document)).words
         money = (int(document["grant_number"]), str(credited), str(mine))
-        await writer.add(partition, Record(key, "money", money + policy))
+        await writer.add(document["partition"], Record(key, "money", money + policy))
         done.accounts += 1
         done.credited_nanos += credited
         done.spent_nanos += mine
+        if document.get("free_requests"):
+            free.append(document["_id"])
     lines: dict[str, tuple[str, str]] = {}
-    async for document in _of(cold.api_keys, partition):
-        key = keyspace.api_key(partition, document["_id"])
-        await writer.add(partition, _policy(key, document, publish.key_fields(document)))
+    async for document in _of(cold.api_keys, partitions):
+        key = keyspace.api_key(document["partition"], document["_id"])
+        await writer.add(document["partition"], _policy(key, document, publish.key_fields(document)))
         done.api_keys += 1
         if {"daily_cap_nanos", "monthly_cap_nanos"} & document["limits"].keys():
-            lines[document["_id"]] = (partition, document["line"])
+            lines[document["_id"]] = (document["partition"], document["line"])
     async for place, record in _counters(cold, lines, at):
         await writer.add(place, record)
         done.capped_lines += 1
-    async for place, record in _marks(cold, [partition], at):
+    async for place, record in _free_used(cold, free, at):
+        await writer.add(place, record)
+    async for place, record in _marks(cold, partitions, at):
         await writer.add(place, record)
         done.marks += 1
 
@@ -160,8 +173,8 @@ async def _sealed_days(cold: ColdBook, partitions: list[str]) -> dict[str, list[
     return by_day
 
 
-def _of(collection: Collection, partition: str) -> Any:
-    return collection.find({"partition": partition}).batch_size(5_000)
+def _of(collection: Collection, partitions: list[str]) -> Any:
+    return collection.find({"partition": {"$in": partitions}}).batch_size(5_000)
 
 
 def _policy(key: str, document: Document, fields: dict[str, str]) -> Record:
@@ -200,6 +213,8 @@ async def _counters(
 
 async def _free_used(cold: ColdBook, accounts: list[str], at: datetime) -> AsyncIterator[tuple[str, Record]]:
     """How many free requests of the current UTC month these accounts have used, by the events that are kept."""
+    if not accounts:
+        return
     since = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     ends = {"$nin": ["voided", "late"]}  # a void gave it back, and what is late was counted when it was abandoned
     pipeline: list[dict[str, Any]] = [
@@ -264,6 +279,8 @@ class _Writer:
         self._progress = progress
         self._waiting: dict[str, list[Record]] = defaultdict(list)
         self._calls: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(_IN_FLIGHT)
+        self._failed: BaseException | None = None
         self._done = 0
         self.of = 0
 
@@ -278,17 +295,29 @@ class _Writer:
         for partition in [*self._waiting]:
             await self._send(partition)
         await asyncio.gather(*self._calls)
+        if self._failed is not None:
+            raise self._failed
         self._progress(self.of, self.of)
 
     async def _send(self, partition: str) -> None:
         records = self._waiting.pop(partition, [])
         if not records:
             return
-        if len(self._calls) >= _IN_FLIGHT:
-            finished, self._calls = await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
-            for call in finished:
-                call.result()
-        self._calls.add(asyncio.create_task(self._call(partition, records)))
+        await self._room.acquire()
+        if self._failed is not None:
+            self._room.release()
+            raise self._failed
+        call = asyncio.create_task(self._call(partition, records))
+        self._calls.add(call)
+        call.add_done_callback(self._answered)
+
+    def _answered(self, call: asyncio.Task[None]) -> None:
+        self._room.release()
+        error = None if call.cancelled() else call.exception()
+        if error is None:
+            self._calls.discard(call)
+        else:
+            self._failed = error
 
     async def _call(self, partition: str, records: list[Record]) -> None:
         if await hot.restore(self._redis, partition, records, term=self._term) != "OK":

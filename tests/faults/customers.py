@@ -1,12 +1,14 @@
-"""Accounts and keys as the admin API writes them, straight into MongoDB; whoever opens the partitions publishes them."""
+"""Accounts and keys as the admin API makes them: into MongoDB, then in force."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from bson.int64 import Int64
 
-from ledger import keys, keyspace
+from ledger import keys, keyspace, publish, reopen
 from ledger.cold import ColdBook, now
 from ledger.hot import Place, Versions
 from ledger.link import Link
@@ -21,7 +23,7 @@ class Customer:
 
     place: Place
     credited: int
-    config: int = 1
+    config: int
     key_version: int = 1
 
     @property
@@ -30,37 +32,33 @@ class Customer:
 
 
 async def make(
-    cold: ColdBook, random: Random, count: int, *, credited: int = CREDIT, keys_each: int = 1
+    cold: ColdBook, redis: Link, random: Random, count: int, *, credited: int = CREDIT, keys_each: int = 1
 ) -> list[Customer]:
-    """So many accounts on any partitions, each with a key or more; a customer is a key and its account."""
-    made, accounts, api_keys = [], [], []
+    """So many accounts on any partitions, each with a key or more, in force; a customer is a key and its account."""
+    await eventually(lambda: reopen.closed_partitions(redis), lambda closed: not closed, seconds=60)
+    config = int(await redis.command("HGET", keyspace.meta(keyspace.PARTITIONS[0]), "config"))
+    made: list[Customer] = []
+    accounts: list[dict[str, Any]] = []
+    api_keys: list[dict[str, Any]] = []
     for _ in range(count):
         partition, account = random.choice(keyspace.PARTITIONS), f"acct_{keys.new_id()}"
         places = [Place(partition, account, key, f"line_{key}") for key in (keys.new_id() for _ in range(keys_each))]
-        made += [Customer(place, credited) for place in places]
+        made += [Customer(place, credited, config) for place in places]
         accounts.append(_account(places[0], credited))
         api_keys += map(_api_key, places)
     await cold.grants.insert_many([_grant(account) for account in accounts], ordered=False)
     await cold.accounts.insert_many(accounts, ordered=False)
     await cold.api_keys.insert_many(api_keys, ordered=False)
+    await _in_force(redis, accounts, publish.account)
+    await _in_force(redis, api_keys, publish.api_key)
     return made
 
 
-async def published(cold: ColdBook) -> None:
-    """Until the worker has put everything in force."""
-
-    async def dirty() -> int:
-        waiting = await cold.accounts.count_documents({"dirty": True})
-        return waiting + await cold.api_keys.count_documents({"dirty": True})
-
-    await eventually(dirty, lambda count: count == 0, seconds=120)
-
-
-async def see_config(redis: Link, customers: list[Customer]) -> None:
-    """Take note of the config version that is in force."""
-    raw = await redis.command("HGET", keyspace.meta(customers[0].place.partition), "config")
-    for customer in customers:
-        customer.config = int(raw)
+async def _in_force(
+    redis: Link, documents: list[dict[str, Any]], put: Callable[[Link, Any], Awaitable[object]]
+) -> None:
+    for start in range(0, len(documents), 500):
+        await asyncio.gather(*(put(redis, document) for document in documents[start : start + 500]))
 
 
 def _account(place: Place, credited: int) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def _account(place: Place, credited: int) -> dict[str, Any]:
         "version": 1,
         "grant_number": 1,
         "credited_nanos": Int64(credited),
-        "dirty": True,
+        "dirty": False,
     }
 
 
@@ -102,5 +100,5 @@ def _api_key(place: Place) -> dict[str, Any]:
         "limits": {},
         "policy": {},
         "version": 1,
-        "dirty": True,
+        "dirty": False,
     }

@@ -61,6 +61,7 @@ class _Callers:
         self._count = count
         self._stopping = False
         self._good = asyncio.Event()
+        self._asked = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -96,8 +97,14 @@ class _Callers:
 
     async def serves(self, *, within_s: float = 30) -> None:
         """Until a request is answered as it should be."""
+        self._asked += 1
         self._good.clear()
         await asyncio.wait_for(self._good.wait(), within_s)
+
+    def good(self, asked: int) -> None:
+        """A request that began when `asked` was the question has been answered as it should be."""
+        if asked == self._asked:
+            self._good.set()
 
     async def waits(self) -> bool:
         for _ in range(500):
@@ -123,13 +130,13 @@ class Callers(_Callers):
         line = Connection(*self._here.host)
         while not self._stopping:
             body = ask_body(self._here.model, self.random.randint(1, 60))
-            key = f"Bearer {self._here.customer.key}"
+            key, asked = f"Bearer {self._here.customer.key}", self._asked
             status, headers, text = await self.post(line, "/openai/v1/chat/completions", body, authorization=key)
             if status == 200:
                 usage = json.loads(text)["usage"]
                 cost = usage["prompt_tokens"] * INPUT_NANOS + usage["completion_tokens"] * OUTPUT_NANOS
                 self.paid[headers["x-weir-request-id"]] = cost
-                self._good.set()
+                self.good(asked)
             else:
                 await asyncio.sleep(0.02)
         line.close()
@@ -152,6 +159,7 @@ class Operators(_Callers):
             cents, key = self.random.randint(1, 999), idempotency_key()
             body, bearer = grant_body(cents), f"Bearer {self._here.site.token}"
             while True:
+                asked = self._asked
                 status, _, _ = await self.post(line, path, body, authorization=bearer, idempotency_key=key)
                 if status in (200, 201, 202):
                     break
@@ -159,6 +167,6 @@ class Operators(_Callers):
                 await asyncio.sleep(0.02)
             self.granted_nanos += cents * 10**7
             self.grants += 1
-            self._good.set()
+            self.good(asked)
             await asyncio.sleep(0.02)
         line.close()

@@ -53,6 +53,9 @@ class Load:
         self._pace_s = pace_s
         self._stopping = False
         self._admitted = asyncio.Event()
+        self._asked = (
+            0  # how often somebody asked for an admit: an answer to an earlier call is none to a later question
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Load"]:
@@ -76,6 +79,7 @@ class Load:
 
     async def admits(self, *, within_s: float = 20) -> None:
         """Until a request that asks from now on is admitted."""
+        self._asked += 1
         self._admitted.clear()
         await asyncio.wait_for(self._admitted.wait(), within_s)
 
@@ -146,6 +150,7 @@ class Load:
         offer = Offer([HOLD], 10, facts=_event(customer.place))
         unsure = False
         for _ in range(2):
+            asked = self._asked
             try:
                 reply = await self._ask(rid, lambda: hot.admit(link, customer.place, rid, customer.versions, offer))
             except StoreUnavailable:
@@ -154,7 +159,8 @@ class Load:
             except Fenced:
                 return "unsure" if unsure else "refused"
             if isinstance(reply, Admitted):
-                self._admitted.set()
+                if asked == self._asked:
+                    self._admitted.set()
                 return reply
             assert reply.word in ("STALE", "REVOKED"), reply
             return "refused"

@@ -46,6 +46,10 @@ def _redis() -> Kind:
 KINDS: dict[str, Callable[[], Kind]] = {"valkey": _valkey, "redis": _redis}
 
 
+class Ended(AssertionError):
+    """A process ended before it served."""
+
+
 class Program:
     """A process of its own. A ready one has said so on its pipe, if it does that."""
 
@@ -87,7 +91,9 @@ class Program:
     async def ready(self, *, within_s: float = 60) -> None:
         """Until it says that it serves."""
         said = await asyncio.wait_for(self._said(), within_s)
-        assert said, f"{self._command} ended: {self._log.read_text()[-2000:]}"
+        if not said:
+            self.end()
+            raise Ended(f"{self._command}: {self._log.read_text()[-2000:]}")
 
     async def _said(self) -> bytes:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from tests.faults import oracle
 from tests.faults.options import Tally, asked
 from tests.faults.proxy import FaultProxy
 from tests.faults.servers import Kind, RedisServer, started
-from tests.faults.world import free_lease, ledger_process, world
+from tests.faults.world import lead_again, ledger_process, world
 from tests.stack import eventually
 
 DEATHS = asked(full=100, short=10)
@@ -22,7 +22,7 @@ async def test_t10_duplicates(main_kind: Kind, tally: Tally, tmp_path: Path, mon
     redis = RedisServer(main_kind, tmp_path / "redis")
     async with started(redis), FaultProxy(redis.port, tally.random) as line:
         ledger = ledger_process(tmp_path, f"redis://127.0.0.1:{line.port}", mongo_url)
-        async with started(ledger), world(tally, redis.url, mongo_url, pace_s=0.02) as here:
+        async with started(ledger), world(tally, redis.url, mongo_url, callers=12, pace_s=0.02) as here:
             async with here.load.running():
                 await here.load.admits()
                 for _ in range(DEATHS):
@@ -32,9 +32,7 @@ async def test_t10_duplicates(main_kind: Kind, tally: Tally, tmp_path: Path, mon
                     line.watch = lambda _chunk: False
                     tally.add("deaths")
                     tally.add("delivered_again", await _pending(here.redis))
-                    ledger.spawn()
-                    await free_lease(here.cold)
-                    await ledger.ready()
+                    await lead_again(ledger, here.cold)
             tally.note(server=main_kind.name, scripts_per_s=here.load.scripts_per_s)
             tally.at_least(deaths=DEATHS, delivered_again=DEATHS)
             await oracle.conclude(tally, here.cold, here.redis, here.customers, here.load.records)

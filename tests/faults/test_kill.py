@@ -13,10 +13,10 @@ from ledger.link import StoreUnavailable
 from tests.faults import oracle
 from tests.faults.options import FORM, RECOVERY_S, Tally, asked
 from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since, started
-from tests.faults.world import World, free_lease, ledger_process, world
+from tests.faults.world import World, lead_again, ledger_process, world
 
 KILLS = asked(full=100, short=6)
-SCRIPTS_PER_S = 500
+SCRIPTS_PER_S = asked(full=500, short=150)
 ONE_BY_ONE = [(kind, (victim,)) for kind in KINDS for victim in ("redis", "worker", "mongod")]
 # The short form kills all three in one run, each in its own time, and the older server alone.
 RUNS = [("valkey", ("redis", "worker", "mongod")), *(ONE_BY_ONE if FORM == "full" else [("redis", ("redis",))])]
@@ -76,9 +76,7 @@ async def test_t3_kill(kind: str, victims: tuple[str, ...], tally: Tally, tmp_pa
             await here.load.admits()
 
         async def worker_again() -> None:
-            ledger.spawn()
-            await free_lease(here.cold)
-            await ledger.ready()
+            await lead_again(ledger, here.cold)
 
         again = {"redis": redis_again, "worker": worker_again, "mongod": mongod.start}
         programs: dict[str, Program] = {"redis": redis, "worker": ledger, "mongod": mongod}

@@ -13,10 +13,10 @@ from tests.faults.http_callers import Callers, Operators
 from tests.faults.options import FORM, RECOVERY_S, Tally, asked
 from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since, started
 from tests.faults.site import running
-from tests.faults.world import free_lease
+from tests.faults.world import lead_again
 
 KILLS = asked(full=100, short=10)
-REQUESTS_PER_S = 200
+REQUESTS_PER_S = asked(full=200, short=60)
 # A dead admin's transaction keeps its account's documents until mongod gives it up: after 60 s, unless it is told otherwise.
 SHORT_LIVED = ("--setParameter", "transactionLifetimeLimitSeconds=1")
 ALL = ("gateway", "admin", "redis", "worker", "mongod")
@@ -33,11 +33,6 @@ async def test_t3_kill_site(victims: tuple[str, ...], tally: Tally, tmp_path: Pa
     ):
         callers, operators = Callers(here, tally.random), Operators(here, tally.random)
 
-        async def worker_again() -> None:
-            here.ledger.spawn()
-            await free_lease(here.cold)
-            await here.ledger.ready()
-
         async def served(program: Program) -> None:
             program.spawn()
             await (operators if program is here.admin else callers).serves()
@@ -53,7 +48,7 @@ async def test_t3_kill_site(victims: tuple[str, ...], tally: Tally, tmp_path: Pa
             "gateway": lambda: served(here.gateway),
             "admin": lambda: served(here.admin),
             "redis": lambda: served(redis),
-            "worker": worker_again,
+            "worker": lambda: lead_again(here.ledger, here.cold),
             "mongod": mongod.start,
         }
 

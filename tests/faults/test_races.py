@@ -17,7 +17,7 @@ from tests.faults.world import World, worker_here, world
 RACES = asked(full=100, short=10)
 REVOCATIONS = asked(full=10_000, short=1_000)
 RACERS, COVERED = 1_000, 100
-SCRIPTS_PER_S = 1_000
+SCRIPTS_PER_S = asked(full=1_000, short=300)
 
 
 async def test_t8_overspend(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
@@ -29,9 +29,7 @@ async def test_t8_overspend(main_kind: Kind, tally: Tally, tmp_path: Path, mongo
         world(tally, redis.url, mongo_url, links=8, count=1, deadline_s=20) as here,
     ):
         spare = tally.random.randrange(HOLD)
-        racing = await customers.make(here.cold, tally.random, RACES, credited=COVERED * HOLD + spare)
-        await customers.published(here.cold)
-        await customers.see_config(here.redis, racing)
+        racing = await customers.make(here.cold, here.redis, tally.random, RACES, credited=COVERED * HOLD + spare)
         for customer in racing:
             replies = await asyncio.gather(*(_race(here, customer, number) for number in range(RACERS)))
             admitted = [rid for rid, reply in replies if isinstance(reply, Admitted)]
@@ -71,9 +69,7 @@ async def test_t9_revocation(main_kind: Kind, tally: Tally, tmp_path: Path, mong
         world(tally, redis.url, mongo_url, links=3, callers=32, pace_s=0.01) as here,
     ):
         load = here.load
-        keys = await customers.make(here.cold, tally.random, REVOCATIONS // 50, keys_each=50)
-        await customers.published(here.cold)
-        await customers.see_config(here.redis, keys)
+        keys = await customers.make(here.cold, here.redis, tally.random, REVOCATIONS // 50, keys_each=50)
         async with load.running():
             await load.admits()
             for start in range(0, REVOCATIONS, 50):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from pymongo.errors import PyMongoError
+
 from ledger import publish, worker
 from ledger.cold import ColdBook
 from ledger.lease import EPOCH
@@ -20,7 +22,7 @@ from tests.faults import customers
 from tests.faults.customers import Customer
 from tests.faults.load import Load
 from tests.faults.options import Tally
-from tests.faults.servers import Program, python
+from tests.faults.servers import Ended, Program, python
 
 KEY = base64.b64encode(MASTER_KEY).decode()
 
@@ -31,9 +33,18 @@ def ledger_process(folder: Path, redis_url: str, mongo_url: str) -> Program:
     return python("ledger", env, folder / "ledger.log")
 
 
-async def free_lease(cold: ColdBook) -> None:
-    """A dead leader's lease ends at once, and not after its 10 s."""
-    await cold.leases.update_one({"_id": "ledger"}, {"$set": {"until": EPOCH}})
+async def lead_again(worker: Program, cold: ColdBook) -> None:
+    """Begin a worker that was killed, as its supervisor does; the dead one's lease ends at once, and not after its 10 s."""
+    for _ in range(20):
+        worker.spawn()
+        with contextlib.suppress(PyMongoError):
+            await cold.leases.update_one({"_id": "ledger"}, {"$set": {"until": EPOCH}})
+        try:
+            await worker.ready()
+        except Ended:  # it found no MongoDB
+            continue
+        return
+    raise AssertionError("the worker never led")
 
 
 @asynccontextmanager
@@ -92,15 +103,13 @@ async def world(
     deadline_s: float = 1.0,
     load_url: str = "",
 ) -> AsyncIterator[World]:
-    """Customers and their load. Somebody else runs the worker; this waits until it has put the customers in force."""
+    """Customers and their load. Somebody else runs the worker; this waits until it has opened the partitions."""
     cold = ColdBook(mongo_url)
     try:
         await cold.prepare()
-        made = await customers.make(cold, tally.random, count)
         async with contextlib.AsyncExitStack() as stack:
             own = await stack.enter_async_context(Link(redis_url, deadline_s=5, name="faults"))
-            await customers.published(cold)
-            await customers.see_config(own, made)
+            made = await customers.make(cold, own, tally.random, count)
             lines = [
                 await stack.enter_async_context(Link(load_url or redis_url, deadline_s=deadline_s))
                 for _ in range(links)

@@ -133,6 +133,12 @@ async def test_a_day_of_an_operator(admin_url: str, tmp_path: Path) -> None:
     assert "no usage" in weir("usage", account)
     assert "no usage" in weir("usage", account, "--by", "model")
     weir("usage", status=2)
+    assert "no plans yet" in weir("plan", "list")
+    plan = answer("plan", "set", "gold", "--free-requests", "5", "--markup", "1.5", "--concurrency", "3")
+    assert (plan["free_requests"], plan["markup"], plan["limits"]) == (5, "1.50", {"concurrency": 3})
+    assert "charge_hold" in weir("plan", "set", "gold", "--on-abandoned", "charge_hold", "--retention-days", "7")
+    assert "gold" in weir("plan", "list")
+    assert answer("account", "create", "Beta", "--plan", "gold")["plan"] == "gold"
     assert answer("account", "close", account)["status"] == "closed"
     refused = run("account", "show", "acct_x/../y", environ=environ, status=1)
     assert refused.stderr.startswith("Not Found: ")
