@@ -24,11 +24,17 @@ STEPS = asked(full=20, short=4)
 HOUR_S = 3_600
 MINUTE_US = 60_000_000
 SEVEN_YEARS_S = 7 * 366 * 86_400
+_ONLY_THE_WALL = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
 FOREVER = ("grants", "accounts", "api_keys", "statements", "epochs", "audit")
 
 
+def shifted(seconds: int) -> dict[str, str]:
+    """The environment of a process that lives so many seconds from now."""
+    return {"LD_PRELOAD": str(packages.libfaketime()), "FAKETIME": f"{seconds:+d}", **_ONLY_THE_WALL}
+
+
 class Clock:
-    """Another time for a process, by a file that it reads at each look at the clock."""
+    """Another time for a process of one thread, by a file that it reads at each look at the clock."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -47,8 +53,7 @@ class Clock:
             "LD_PRELOAD": str(packages.libfaketime()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
+            **_ONLY_THE_WALL,
         }
 
 
@@ -59,24 +64,34 @@ async def test_t11_redis_clock(main_kind: Kind, tally: Tally, tmp_path: Path, mo
     async with (
         started(redis),
         worker_here(redis.url, mongo_url),
-        world(tally, redis.url, mongo_url, pace_s=0.4) as here,
+        world(tally, redis.url, mongo_url, pace_s=1.0) as here,
     ):
         async with here.load.running():
             await here.load.admits()
             for number in range(STEPS):
                 await asyncio.sleep(tally.random.uniform(0.4, 0.8))
-                clock.set(clock.ahead_s + (HOUR_S if number % 4 in (0, 3) else -HOUR_S))
+                ahead, late = number % 4 in (0, 3), _late(here)
+                clock.set(clock.ahead_s + (HOUR_S if ahead else -HOUR_S))
                 began = time.monotonic()
                 await here.load.admits()
+                if ahead:
+                    await eventually(lambda: _more_late(here), lambda count, late=late: count > late)  # type: ignore[misc]
                 tally.add("steps")
                 tally.peak("locked_out_s", round(time.monotonic() - began, 3))
         await _rate_after_a_step_back(tally, here, clock)
-        ends = [record.end for record in here.load.records.values()]
-        tally.note(server=main_kind.name, late=ends.count("late"), requests=len(ends))
+        tally.note(server=main_kind.name, late=_late(here), requests=len(here.load.records))
         tally.at_least(steps=STEPS, late=1)
         tally.at_most(locked_out_s=60, rate_wait_us=MINUTE_US)
         await oracle.conclude(tally, here.cold, here.redis, here.customers, here.load.records)
     tally.check()
+
+
+def _late(here: World) -> int:
+    return sum(record.end == "late" for record in here.load.records.values())
+
+
+async def _more_late(here: World) -> int:
+    return _late(here)
 
 
 async def _rate_after_a_step_back(tally: Tally, here: World, clock: Clock) -> None:
@@ -104,13 +119,11 @@ async def _rate_after_a_step_back(tally: Tally, here: World, clock: Clock) -> No
 @pytest.mark.parametrize("days", [1, -1])
 async def test_t11_gateway_clock(days: int, tally: Tally, tmp_path: Path, valkey_kind: Kind, mongo_url: str) -> None:
     """Time is the server's: a gateway a day off admits, charges and is charged like any."""
-    clock = Clock(tmp_path / "clock")
-    clock.set(days * 86_400)
     redis = RedisServer(valkey_kind, tmp_path / "redis")
     async with (
         ScriptedProvider() as provider,
         started(redis),
-        running(tmp_path / "weir", redis.url, mongo_url, provider.url, gateway_env=clock.env) as here,
+        running(tmp_path / "weir", redis.url, mongo_url, provider.url, gateway_env=shifted(days * 86_400)) as here,
     ):
         callers = Callers(here, tally.random, count=8)
         async with callers.running():
@@ -145,9 +158,7 @@ async def test_t11_mongod_clock(tally: Tally, tmp_path: Path, valkey_kind: Kind)
         await here.cold.usage.update_many(which, {"$set": {"purge_at": now() + timedelta(days=90)}})
         before = await _kept(here.cold)
     mongod.end()
-    clock = Clock(tmp_path / "clock")
-    clock.set(SEVEN_YEARS_S)
-    later = MongoServer(folder, *every_second, env=clock.env, port=mongod.server.port)
+    later = MongoServer(folder, *every_second, env=shifted(SEVEN_YEARS_S), port=mongod.server.port)
     async with started(later):
         cold = ColdBook(later.url)
         try:

@@ -46,7 +46,7 @@ async def test_t2_crash_points(kind: Kind, tally: Tally, tmp_path: Path) -> None
     async with asyncio.TaskGroup() as cuts:
         for offset in picked:
             cuts.create_task(one(offset))
-    tally.note(server=kind.name, offsets_of_two_scripts=len(offsets), restarts=2 * len(picked), wrong=0)
+    tally.note(server=kind.name, offsets_of_two_scripts=len(offsets), restarts=2 * len(picked))
     tally.at_least(cuts=min(CUTS, len(offsets)))
     tally.check()
 

@@ -69,7 +69,7 @@ class Killer:
 async def test_t3_kill(kind: str, victims: tuple[str, ...], tally: Tally, tmp_path: Path) -> None:
     redis, mongod = RedisServer(KINDS[kind](), tmp_path / "redis"), MongoServer(tmp_path / "mongod")
     ledger = ledger_process(tmp_path, redis.url, mongod.url)
-    async with started(redis, mongod, ledger), world(tally, redis.url, mongod.url) as here:
+    async with started(redis, mongod, ledger), world(tally, redis.url, mongod.url, callers=96) as here:
 
         async def redis_again() -> None:
             redis.spawn()

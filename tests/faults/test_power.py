@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from tests.faults import oracle
+from tests.faults.load import Load
 from tests.faults.options import RECOVERY_S, Tally, asked
 from tests.faults.servers import Kind, PoweredRedis, since, started
 from tests.faults.world import worker_here, world
@@ -32,10 +33,10 @@ async def test_t4_power_cut(kind: Kind, tally: Tally, tmp_path: Path, mongo_url:
                 tally.add("cuts_of_live", hit)
                 tally.add("cuts_into_unsynced", size > synced)
                 tally.add("bytes_lost", size - cut)
-                await _back(redis, load.admits, tally)
+                await _back(redis, load, tally)
                 await asyncio.sleep(tally.random.uniform(0.01, 0.1))
                 redis.kill()
-                await _back(redis, load.admits, tally)
+                await _back(redis, load, tally)
         tally.note(server=kind.name, scripts_per_s=load.scripts_per_s, requests=len(load.records))
         tally.at_least(cuts=cuts, cuts_into_unsynced=cuts // 2)
         tally.at_most(back_s=RECOVERY_S)
@@ -43,9 +44,8 @@ async def test_t4_power_cut(kind: Kind, tally: Tally, tmp_path: Path, mongo_url:
     tally.check()
 
 
-async def _back(redis: PoweredRedis, admits: object, tally: Tally) -> None:
+async def _back(redis: PoweredRedis, load: Load, tally: Tally) -> None:
     began = time.monotonic()
     redis.spawn()
-    assert callable(admits)
-    await admits()
+    await load.admits()
     tally.peak("back_s", since(began))
