@@ -137,13 +137,13 @@ class Consumer:
 
     async def _adopt_beyond(self, documents: list[Document]) -> None:
         """An event of an epoch that was closed without it: the server in force does not know its charge yet."""
-        first: dict[str, int] = {}
+        epochs: dict[str, set[int]] = {}
         for document in documents:
-            first[document["partition"]] = min(document["epoch"], first.get(document["partition"], document["epoch"]))
-        opened = await asyncio.gather(*(self._link.command("HGET", keyspace.meta(p), "epoch") for p in first))
-        for (partition, epoch), now_open in zip(first.items(), opened, strict=True):
-            if int(now_open or 0) > epoch:
-                await reopen.adopt_beyond(self._cold, self._link, partition)
+            epochs.setdefault(document["partition"], set()).add(document["epoch"])
+        opened = await asyncio.gather(*(self._link.command("HGET", keyspace.meta(p), "epoch") for p in epochs))
+        for (partition, seen), now_open in zip(epochs.items(), opened, strict=True):
+            if closed := {epoch for epoch in seen if epoch < int(now_open or 0)}:
+                await reopen.adopt_beyond(self._cold, self._link, partition, closed)
 
     async def _insert(self, collection: Collection, documents: list[Document]) -> list[Document]:
         """Write the batch; the conflicts in it. Anything but a duplicate key is raised, and the batch comes again."""

@@ -71,8 +71,12 @@ async def last_points(cold: ColdBook) -> dict[str, Point]:
         ]
         async for row in await cold.db[name].aggregate(pipeline):
             saw(row["_id"], row["epoch"], row["seq"])
-    async for closed in cold.epochs.find():
-        saw(closed["partition"], closed["epoch"], closed["closed_at_seq"])
+    newest: list[dict[str, Any]] = [
+        {"$sort": {"partition": -1, "epoch": -1}},
+        {"$group": {"_id": "$partition", "epoch": {"$first": "$epoch"}, "seq": {"$first": "$closed_at_seq"}}},
+    ]
+    async for closed in await cold.epochs.aggregate(newest):
+        saw(closed["_id"], closed["epoch"], closed["seq"])
     async for book in cold.books.find({"_id": {"$regex": "^partition:"}}):
         saw(book["partition"], book.get("epoch"), book.get("seq"))
     return found

@@ -58,7 +58,7 @@ class _Callers:
         self.unanswered = 0
         self.statuses: Counter[int] = Counter()
         self.seconds = 0.0
-        self._count = count
+        self.count = count
         self._stopping = False
         self._good = asyncio.Event()
         self._asked = 0
@@ -67,7 +67,7 @@ class _Callers:
     async def running(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        callers = [asyncio.create_task(self._loop()) for _ in range(self._count)]
+        callers = [asyncio.create_task(self._loop()) for _ in range(self.count)]
         try:
             yield
         finally:

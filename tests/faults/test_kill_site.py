@@ -57,6 +57,7 @@ async def test_t3_kill_site(victims: tuple[str, ...], tally: Tally, tmp_path: Pa
                 await asyncio.sleep(tally.random.uniform(0.2, 0.6))
                 live = await (operators if name == "admin" else callers).waits()
                 programs[name].kill()
+                tally.add(f"{name}_kills")
                 tally.add(f"{name}_kills_of_live", live)
                 began = time.monotonic()
                 await again[name]()
@@ -67,6 +68,8 @@ async def test_t3_kill_site(victims: tuple[str, ...], tally: Tally, tmp_path: Pa
                 killers.create_task(kill(name))
         tally.at_least(requests_per_s=REQUESTS_PER_S, **{f"{name}_kills_of_live": KILLS for name in victims})
         tally.at_most(**{f"{name}_back_s": RECOVERY_S for name in victims})
+        # A dead gateway takes along what it had not settled, and no more: what was under way.
+        tally.at_most(abandoned=tally.counts.get("gateway_kills", 0) * callers.count)
         tally.note(grants=operators.grants, operators_statuses=dict(operators.statuses))
         granted, died = operators.granted_nanos, "gateway" in victims
         await site_oracle.conclude(tally, here, callers, provider, granted=granted, died=died)
