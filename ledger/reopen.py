@@ -179,13 +179,14 @@ async def _adopt(cold: ColdBook, redis: Caller, event: Document, *, beyond: bool
     )
 
 
-async def adopt_beyond(cold: ColdBook, redis: Caller, partition: str, epochs: set[int]) -> int:
-    """Events of these epochs that came to MongoDB after their epoch had been closed without them: taken over at once, each once.
+async def adopt_beyond(cold: ColdBook, redis: Caller, partition: str, epochs: set[int] | None = None) -> int:
+    """Events that came to MongoDB after their epoch (one of these, or any) had been closed without them: each once.
 
     A batch that was read from a server before it was replaced is written after it. Fenced unless the partition is open.
     """
     adopted = 0
-    async for closed in cold.epochs.find({"partition": partition, "epoch": {"$in": sorted(epochs)}}):
+    which = {} if epochs is None else {"epoch": {"$in": sorted(epochs)}}
+    async for closed in cold.epochs.find({"partition": partition, **which}):
         known = {"$gt": closed["closed_at_seq"], "$nin": closed.get("adopted", [])}
         beyond = {"partition": partition, "epoch": closed["epoch"], "seq": known}
         for collection in (cold.usage, cold.debits):
