@@ -186,13 +186,16 @@ class Admission:
 
     async def _ask(self, rid: str, place: Place, seen: hot.Versions, offer: Offer) -> Admitted | Refused:
         """Run admit; once more with the same id if the answer was lost. A hold that nobody may know of is voided."""
-        began = time.perf_counter()
+        began, lost = time.perf_counter(), False
         for _ in range(2):
             try:
                 reply = await hot.admit(self._redis, place, rid, seen, offer, backlog_bound=self._backlog_bound)
             except StoreUnavailable:
+                lost = True
                 continue
             except Fenced:
+                if lost:  # the first may have been heard by the server that is fenced now
+                    break
                 raise unavailable() from None
             tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "admit")
             return reply

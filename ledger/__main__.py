@@ -3,6 +3,7 @@
 import asyncio
 
 import uvloop
+from pymongo.errors import ConnectionFailure
 
 from ledger import log, process, publish
 from ledger.cluster import SCHEME
@@ -22,8 +23,7 @@ async def run(settings: Settings) -> None:
     alone = not settings.redis_url.startswith(f"{SCHEME}://")
     reader = client(settings.redis_url, name="weir-ledger-reader", timeout_s=10) if alone else None
     try:
-        await cold.prepare()
-        await publish.ensure_pepper(cold, vault)
+        await _prepare(cold, vault)
         async with connect(settings.redis_url, name="weir-ledger", deadline_s=10) as link:
             worker = Worker(cold, link, reader, on_ready=process.tell_ready)
             process.on_stop(worker.stop)
@@ -32,6 +32,19 @@ async def run(settings: Settings) -> None:
         if reader is not None:
             await close_pool(reader.connection_pool)
         await cold.close()
+
+
+async def _prepare(cold: ColdBook, vault: Vault) -> None:
+    """Indexes, instance and pepper, once MongoDB answers: a worker that starts before it waits for it."""
+    while True:
+        try:
+            await cold.prepare()
+            await publish.ensure_pepper(cold, vault)
+        except ConnectionFailure as error:
+            log.get().warning("waiting_for_mongodb", exc=error)
+            await asyncio.sleep(1)
+        else:
+            return
 
 
 def main() -> None:

@@ -239,7 +239,7 @@ async def test_a_killed_worker_takes_its_gauges_along(tmp_path: Path) -> None:
             async def open_now() -> float:
                 return sum(float(value) for value in gauge.findall(await stack.metrics()))
 
-            assert await open_now() == 8
+            await eventually(open_now, lambda count: count == 8)
             for worker in workers:
                 worker.kill()
             await eventually(open_now, lambda count: count == 0)
