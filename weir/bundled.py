@@ -113,8 +113,6 @@ class Mongod:
             *("--logpath", str(self.folder / "mongod.log"), "--logappend", "--wiredTigerCacheSizeGB", "0.25"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false", "--nounixsocket"),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
-            # What an admin API that died in a transaction had locked is free again after this, not after a minute.
-            *("--setParameter", "transactionLifetimeLimitSeconds=5"),
             *self.extra,
         ]
 
