@@ -14,7 +14,7 @@ from tests.faults.servers import Kind, RedisServer, started
 from tests.faults.world import lead_again, ledger_process, world
 from tests.stack import eventually
 
-DEATHS = asked(full=100, short=6)
+DEATHS = asked(full=100, short=10)
 CONFLICTS = asked(full=100, short=20)
 
 

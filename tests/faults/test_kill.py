@@ -16,7 +16,7 @@ from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since
 from tests.faults.world import World, lead_again, ledger_process, world
 
 KILLS = asked(full=100, short=6)
-SCRIPTS_PER_S = asked(full=500, short=50)
+SCRIPTS_PER_S = asked(full=500, short=150)
 ONE_BY_ONE = [(kind, (victim,)) for kind in KINDS for victim in ("redis", "worker", "mongod")]
 # The short form kills all three in one run, each in its own time, and the older server alone.
 RUNS = [("valkey", ("redis", "worker", "mongod")), *(ONE_BY_ONE if FORM == "full" else [("redis", ("redis",))])]

@@ -17,7 +17,7 @@ from tests.faults.world import World, worker_here, world
 RACES = asked(full=100, short=10)
 REVOCATIONS = asked(full=10_000, short=1_000)
 RACERS, COVERED = 1_000, 100
-SCRIPTS_PER_S = asked(full=1_000, short=100)
+SCRIPTS_PER_S = asked(full=1_000, short=300)
 
 
 async def test_t8_overspend(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
