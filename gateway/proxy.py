@@ -15,12 +15,12 @@ from gateway.headers import Headers
 from gateway.intake import ClientLeft, Intake
 from gateway.refusals import Code, Refusal, unavailable, unknown_path
 from gateway.relay import Relay
-from gateway.settlement import Settlement
 from gateway.settler import Settler
 from gateway.upstream.client import Upstreams, choose
 from ledger import log, request_id, tally
 from ledger.facts import Facts
 from ledger.hot import Place
+from ledger.settlement import Settlement
 
 
 class Cut(Exception):

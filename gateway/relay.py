@@ -17,9 +17,9 @@ from gateway.admission import Ticket
 from gateway.dialects import openai
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.refusals import Code, Refusal
-from gateway.settlement import Settlement
 from gateway.upstream.client import Answer, Chosen, Upstreams
 from ledger import log, tally
+from ledger.settlement import Settlement
 
 _ERROR_BODY = 1024 * 1024
 _CREDENTIAL_REFUSED = (401, 403)

@@ -14,11 +14,11 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from gateway import metrics
-from gateway.settlement import Settlement
 from gateway.spill import MAX_BYTES, Spill
 from ledger import common_metrics, facts, hot, keyspace, log, tally
 from ledger.hot import Ended, Fenced, Place
 from ledger.link import Caller, StoreUnavailable
+from ledger.settlement import Settlement
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 SPILL_AFTER_S = 0.2

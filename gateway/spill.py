@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.settlement import Settlement
+from ledger.settlement import Settlement
 
 MAX_BYTES = 256 * 1024 * 1024
 SEGMENT_BYTES = 8 * 1024 * 1024

@@ -11,27 +11,12 @@ import msgspec
 
 from ledger import hot, keyspace, log
 from ledger.cold import ColdBook, Document
-from ledger.facts import Facts
 from ledger.facts import encode as encode_facts
 from ledger.hot import Place
 from ledger.link import Caller
+from ledger.settlement import Settlement
 
 _AT_ONCE = 100
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """What a gateway wants settled; the same fields as its settlement."""
-
-    rid: str
-    partition: str
-    account: str
-    key: str
-    line: str
-    cost_nanos: int
-    tokens: int | None
-    admitted_us: int
-    facts: Facts
-    void: bool = False
 
 
 async def judge(cold: ColdBook, redis: Caller) -> int:
@@ -52,7 +37,7 @@ async def judge(cold: ColdBook, redis: Caller) -> int:
 
 async def _judge_one(cold: ColdBook, redis: Caller, partition: str, entry_id: bytes, payload: bytes) -> bool:
     key = keyspace.claims(partition)
-    claim = msgspec.json.decode(payload, type=Claim)
+    claim = msgspec.json.decode(payload, type=Settlement)
     known = {d["end"]: d async for d in cold.usage.find({"request_id": claim.rid})}
     lost = not claim.void and not set(known) - {"abandoned"}
     if lost:
@@ -75,7 +60,7 @@ async def _judge_one(cold: ColdBook, redis: Caller, partition: str, entry_id: by
     return lost
 
 
-async def _remember_abandoned(redis: Caller, claim: Claim, event: Document) -> None:
+async def _remember_abandoned(redis: Caller, claim: Settlement, event: Document) -> None:
     """Put back the mark that has expired, so that what was charged when it was abandoned is not charged again."""
     key = keyspace.hold(claim.partition, claim.rid)
     mark = ("HSET", key, "st", "X", "charge", int(event["charge_nanos"]), "short", int(event["shortfall_nanos"]))

@@ -10,7 +10,6 @@ import pytest
 from redis.crc import key_slot
 
 from bench.provider import ScriptedProvider
-from gateway.settlement import Settlement
 from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import hot, keyspace, publish, request_id
@@ -20,6 +19,7 @@ from ledger.cold import ColdBook, now
 from ledger.facts import Facts, encode
 from ledger.hot import Fenced, Offer, Place, Versions
 from ledger.link import Caller, StoreUnavailable
+from ledger.settlement import Settlement
 from ledger.vault import Vault
 from ledger.worker import Worker
 from tests.cluster import Cluster, valkey_cluster

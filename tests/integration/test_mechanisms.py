@@ -11,7 +11,6 @@ import pytest
 
 from gateway import flights
 from gateway.flights import Flights
-from gateway.settlement import Settlement
 from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import audit, hot, keyspace, publish, sweeper
@@ -19,6 +18,7 @@ from ledger.cold import ColdBook
 from ledger.facts import Facts
 from ledger.hot import Admitted, Offer, Refused, Versions
 from ledger.link import Link, StoreUnavailable, client
+from ledger.settlement import Settlement
 from ledger.vault import Vault
 from tests.conftest import valkey
 from tests.integration.ledger_books import PLACE, Ledger, P

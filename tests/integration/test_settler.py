@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.settlement import Settlement
 from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import claims, hot, keyspace, publish, reopen, request_id
@@ -15,6 +14,7 @@ from ledger.consumer import Consumer, prepare
 from ledger.facts import Facts, encode
 from ledger.hot import Offer, Place, Versions
 from ledger.link import Link
+from ledger.settlement import Settlement
 from ledger.vault import Vault
 from tests.conftest import valkey
 from tests.stack import eventually
