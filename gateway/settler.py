@@ -83,7 +83,8 @@ class Settler:
                 ended = await self._ask(s)
                 tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "settle")
                 break
-            except (StoreUnavailable, Fenced):
+            except (StoreUnavailable, Fenced, ResponseError):
+                # An error reply too (READONLY, NOREPLICAS, LOADING, MISCONF): a charge is never given up for one.
                 metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
                 await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
                 attempt += 1
@@ -116,7 +117,7 @@ class Settler:
         while True:
             try:
                 await self._redis.command("XADD", keyspace.claims(s.partition), "*", "settlement", payload)
-            except StoreUnavailable:
+            except (StoreUnavailable, ResponseError):
                 await asyncio.sleep(_RETRY_S[-1])
             else:
                 log.get().warning("claimed", rid=s.rid, account=s.account)

@@ -56,6 +56,15 @@ class Tally:
     def at_most(self, **targets: float) -> None:
         self._most |= targets
 
+    def at_least_rate(self, **targets: float) -> None:
+        """Rates and times judge a machine too: the full form holds to them, the short one, part of `make test`, prints."""
+        if FORM == "full":
+            self.at_least(**targets)
+
+    def at_most_seconds(self, **targets: float) -> None:
+        if FORM == "full":
+            self.at_most(**targets)
+
     def check(self) -> None:
         """Every target is reached; otherwise the test fails with all that was counted."""
         self.checked = True

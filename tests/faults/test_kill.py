@@ -16,7 +16,7 @@ from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since
 from tests.faults.world import World, lead_again, ledger_process, world
 
 KILLS = asked(full=100, short=6)
-SCRIPTS_PER_S = asked(full=500, short=150)
+SCRIPTS_PER_S = 500
 ONE_BY_ONE = [(kind, (victim,)) for kind in KINDS for victim in ("redis", "worker", "mongod")]
 # The short form kills all three in one run, each in its own time, and the older server alone.
 RUNS = [("valkey", ("redis", "worker", "mongod")), *(ONE_BY_ONE if FORM == "full" else [("redis", ("redis",))])]
@@ -34,7 +34,7 @@ class Killer:
     async def run(self, again: Callable[[], Awaitable[None]]) -> None:
         kills, hits = f"{self._name}_kills", f"{self._name}_kills_of_live"
         self._tally.at_least(**{hits: KILLS})
-        for _ in range(2 * KILLS):
+        for _ in range(4 * KILLS):
             await asyncio.sleep(self._tally.random.uniform(0.2, 0.6))
             live = await self._hits_something()
             self._victim.kill()
@@ -86,8 +86,8 @@ async def test_t3_kill(kind: str, victims: tuple[str, ...], tally: Tally, tmp_pa
                 for name in victims:
                     killers.create_task(Killer(name, programs[name], tally, here).run(again[name]))
         tally.note(server=redis.kind.name, scripts_per_s=here.load.scripts_per_s, requests=len(here.load.records))
-        tally.at_least(scripts_per_s=SCRIPTS_PER_S)
+        tally.at_least_rate(scripts_per_s=SCRIPTS_PER_S)
         if len(victims) == 1:  # when several die together, one waits for the others
-            tally.at_most(**{f"{victims[0]}_back_s": RECOVERY_S})
+            tally.at_most_seconds(**{f"{victims[0]}_back_s": RECOVERY_S})
         await oracle.conclude(tally, here.cold, here.redis, here.customers, here.load.records)
     tally.check()

@@ -16,7 +16,7 @@ from tests.faults.site import running
 from tests.faults.world import lead_again
 
 KILLS = asked(full=100, short=10)
-REQUESTS_PER_S = asked(full=200, short=60)
+REQUESTS_PER_S = 200
 # A dead admin's transaction keeps its account's documents until mongod gives it up: after 60 s, unless it is told otherwise.
 SHORT_LIVED = ("--setParameter", "transactionLifetimeLimitSeconds=1")
 ALL = ("gateway", "admin", "redis", "worker", "mongod")
@@ -66,8 +66,9 @@ async def test_t3_kill_site(victims: tuple[str, ...], tally: Tally, tmp_path: Pa
         async with callers.running(), operators.running(), asyncio.TaskGroup() as killers:
             for name in victims:
                 killers.create_task(kill(name))
-        tally.at_least(requests_per_s=REQUESTS_PER_S, **{f"{name}_kills_of_live": KILLS for name in victims})
-        tally.at_most(**{f"{name}_back_s": RECOVERY_S for name in victims})
+        tally.at_least(**{f"{name}_kills_of_live": KILLS for name in victims})
+        tally.at_least_rate(requests_per_s=REQUESTS_PER_S)
+        tally.at_most_seconds(**{f"{name}_back_s": RECOVERY_S for name in victims})
         # A dead gateway takes along what it had not settled, and no more: what was under way.
         tally.at_most(abandoned=tally.counts.get("gateway_kills", 0) * callers.count)
         tally.note(grants=operators.grants, operators_statuses=dict(operators.statuses))

@@ -52,7 +52,7 @@ async def test_t7_wipe(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url:
                     tally.add(f"said_again_{end}", count)
         tally.note(server=main_kind.name, accounts=ACCOUNTS, requests=len(load.records))
         tally.at_least(wipes=WIPES)
-        tally.at_most(back_s=RECOVERY_S)
+        tally.at_most_seconds(back_s=RECOVERY_S)
         await oracle.conclude(tally, here.cold, here.redis, here.customers, load.records)
     tally.check()
 
@@ -90,7 +90,8 @@ async def test_t6_promotion(main_kind: Kind, tally: Tally, tmp_path: Path, mongo
                 primary, replica = replica, primary
         tally.note(server=main_kind.name, requests=len(load.records))
         tally.at_least(promotions=PROMOTIONS, fenced=PROMOTIONS * FENCED_TRIES, said_again_orphan=1)
-        tally.at_most(admits_before_reopening=0, back_s=RECOVERY_S)
+        tally.at_most(admits_before_reopening=0)
+        tally.at_most_seconds(back_s=RECOVERY_S)
         await oracle.conclude(tally, here.cold, here.redis, here.customers, load.records)
     tally.check()
 

@@ -152,6 +152,26 @@ async def test_what_waits_is_on_disk_and_the_next_gateway_settles_it(
             assert await drained(cold, redis) == 10
 
 
+async def test_an_error_reply_is_no_reason_to_give_a_charge_up(
+    tmp_path: Path, cold: ColdBook, redis: Link, vault: Vault
+) -> None:
+    """A server that takes no writes for a while (NOREPLICAS here) gets the charge when it takes them again."""
+    await open_books(cold, redis, vault)
+    settlement = await admitted(redis)
+    async with settling(redis, tmp_path / "spill") as settler:
+        await redis.command("CONFIG", "SET", "min-replicas-to-write", 1)
+        settler.put(settlement)
+
+        async def waits() -> bool:
+            return settler._spill.holds(settlement.rid)
+
+        await eventually(waits, bool)
+        assert await settled(redis) == 0
+        await redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
+        await eventually(lambda: settled(redis), lambda count: count == 1)
+    assert await drained(cold, redis) == 1
+
+
 async def settled(redis: Link) -> int:
     return int(await redis.command("XLEN", keyspace.usage(PLACE.partition)))
 
