@@ -47,7 +47,7 @@ async def test_t4_power_cut(kind: Kind, tally: Tally, tmp_path: Path, mongo_url:
 def _more(tally: Tally, cuts: int) -> bool:
     """Until so many cuts were made and half of them lost something: how often one does is up to the disk."""
     made, into_unsynced = tally.counts.get("cuts", 0), tally.counts.get("cuts_into_unsynced", 0)
-    return made < 4 * cuts and (made < cuts or into_unsynced < cuts // 2)
+    return bool(made < 4 * cuts and (made < cuts or into_unsynced < cuts // 2))
 
 
 async def _back(redis: PoweredRedis, load: Load, tally: Tally) -> None:
