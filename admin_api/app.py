@@ -7,7 +7,7 @@ from fastapi import FastAPI, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from admin_api import accounts, api_keys, grants, models, plans, problems, statements, upstreams, usage
+from admin_api import accounts, api_keys, grants, models, plans, price_book, problems, statements, upstreams, usage
 from admin_api.auth import Door
 from admin_api.problems import MONGO_AWAY, REDIS_AWAY
 from admin_api.stores import Stores, StoresDep
@@ -29,7 +29,7 @@ def create_app(settings: Settings, cold: ColdBook, redis: Caller, vault: Vault) 
     app = FastAPI(title="Weir admin API", version=__version__, redoc_url=None)
     app.state.stores = Stores(settings, cold, redis, vault)
     problems.install(app)
-    for part in (accounts, grants, api_keys, upstreams, models, plans, usage, statements):
+    for part in (accounts, grants, api_keys, upstreams, models, price_book, plans, usage, statements):
         app.include_router(part.router, dependencies=[Security(_documented)], responses=_PROBLEMS)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.add_api_route("/readyz", readyz, include_in_schema=False)

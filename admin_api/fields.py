@@ -13,8 +13,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from ledger import money
 from ledger.money import MAX_NANOS, AmountError
+from ledger.price_tables import HOUR_S
 
 MAX_RATE_PICOS = 10**15
+MAX_HOUR_PICOS = 9 * 10**15  # times the largest markup, it is still a whole number of 64 bits
 PICOS_PER_USD_PER_MILLION = 10**6
 _DIGITS = 28  # what decimal arithmetic keeps; a longer amount would be rounded, and so not seen to be too fine
 
@@ -55,6 +57,20 @@ def _picos_each(value: Any) -> int:
     return _usd(value, scale=money.PICOS_PER_USD, most=MAX_RATE_PICOS)
 
 
+def _picos_of_thousand(value: Any) -> int:
+    """USD per thousand as pico-USD each."""
+    return _usd(value, scale=money.PICOS_PER_USD // 1_000, most=MAX_RATE_PICOS)
+
+
+def _picos_per_hour(value: Any) -> int:
+    return _usd(value, scale=money.PICOS_PER_USD, most=MAX_HOUR_PICOS)
+
+
+def _picos_per_hour_of_seconds(value: Any) -> int:
+    """USD per second as pico-USD per hour."""
+    return _usd(value, scale=money.PICOS_PER_USD, most=MAX_HOUR_PICOS // HOUR_S) * HOUR_S
+
+
 def _ppm(value: Any) -> int:
     """A factor such as 1.2 in millionths."""
     try:
@@ -68,6 +84,9 @@ Usd = Annotated[int, BeforeValidator(_nanos), _AS_DECIMAL]
 CapUsd = Annotated[int, BeforeValidator(_nanos), Field(ge=0), _AS_DECIMAL]
 UsdPerMillion = Annotated[int, BeforeValidator(_picos_per_token), Field(ge=0), _AS_DECIMAL]
 UsdEach = Annotated[int, BeforeValidator(_picos_each), Field(ge=0), _AS_DECIMAL]
+UsdPerThousand = Annotated[int, BeforeValidator(_picos_of_thousand), Field(ge=0), _AS_DECIMAL]
+UsdPerHour = Annotated[int, BeforeValidator(_picos_per_hour), Field(ge=0), _AS_DECIMAL]
+UsdPerSecond = Annotated[int, BeforeValidator(_picos_per_hour_of_seconds), Field(ge=0), _AS_DECIMAL]
 Factor = Annotated[int, BeforeValidator(_ppm), Field(gt=0), _AS_DECIMAL]
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]

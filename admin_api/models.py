@@ -1,22 +1,24 @@
 """Models: a public name, what it costs, and where it is served. Prices are versions of a book that only grows."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from bson.int64 import Int64
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BeforeValidator, Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from admin_api import force, price_form
+from admin_api import force, model_prices, price_form
 from admin_api.fields import MODEL_NAME, Body, Factor, ModelName, Slug, Tokens, show_picos, show_time
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from admin_api.price_form import PriceForm
 from admin_api.problems import invalid, not_found
 from admin_api.stores import Session, Stores, StoresDep, in_transaction
 from ledger.cold import Document, now
+from ledger.price_documents import price_of
 from ledger.prices import PPM
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
+_CONTEXT_WINDOW = 1_000_000
 PathName = Annotated[str, Path(pattern=MODEL_NAME)]
 
 
@@ -27,26 +29,34 @@ class TargetForm(Body):
     model: ModelName
 
 
-def _no_book(value: Any) -> Any:
+BOOK = PriceForm.model_construct()
+"""Stands for the price that the book has."""
+
+
+def _or_book(value: Any, read: ValidatorFunctionWrapHandler) -> PriceForm:
     if value == "book":
-        raise ValueError("the price book is not served by this version yet; give the price itself")
-    return value
+        return BOOK
+    form: PriceForm = read(value)
+    return form
 
 
-Price = Annotated[PriceForm, BeforeValidator(_no_book)]
+PriceField = Annotated[PriceForm, WrapValidator(_or_book, json_schema_input_type=PriceForm | Literal["book"])]
 
 
 class ModelForm(Body):
     """The whole of a model; PUT replaces it.
 
     `max_input_tokens` is the most that its input can count, which is what a request whose input cannot be counted
-    beforehand (a file, an image by URL) is held for. Set it to the model's context window; 1,000,000 if you do not.
+    beforehand (a file, an image by URL) is held for. Set it to the model's context window; if you do not, it is the price
+    book's where the price is, else 1,000,000.
+
+    `price` may be "book": what the price book has now under the first upstream's provider and exact name of the model.
     """
 
     upstreams: Annotated[list[TargetForm], Field(min_length=1, max_length=50)]
-    price: Price
+    price: PriceField
     max_output_tokens: Tokens
-    max_input_tokens: Tokens = 1_000_000
+    max_input_tokens: Tokens | None = None
     markup: Factor = PPM
     reasons: bool = False
 
@@ -54,22 +64,23 @@ class ModelForm(Body):
 @router.put("/models/{name:path}")
 async def put(name: PathName, body: ModelForm, response: Response, stores: StoresDep) -> dict[str, Any]:
     """Set a model; 201 if it is new. The price is in force for every request that is admitted after the answer."""
-    entered = body.price.rates(markup_ppm=PPM)
-    rates = body.price.rates(markup_ppm=body.markup)
 
     async def write(session: Session) -> tuple[Document, bool]:
         await stores.cold.config_changed(session)
         targets = await _targets(stores, body.upstreams, session)
         before = await stores.cold.models.find_one({"_id": name}, session=session)
+        if body.price is BOOK:
+            terms = await model_prices.by_the_book(stores, targets[0], body.markup, session)
+        else:
+            terms = model_prices.written_out(body.price, body.markup)
         document: Document = {
             "_id": name,
             "targets": targets,
-            "price_version": await _price_version(stores, name, rates, session),
-            "rates": _int64(rates),
-            "entered": _int64(entered),
+            "price_version": await model_prices.version_of(stores, name, terms.price, session),
+            **terms.fields(),
             "markup_ppm": Int64(body.markup),
             "max_output_tokens": body.max_output_tokens,
-            "max_input_tokens": body.max_input_tokens,
+            "max_input_tokens": body.max_input_tokens or terms.context_window or _CONTEXT_WINDOW,
             "reasons": body.reasons,
             "created_at": before["created_at"] if before else now(),
         }
@@ -134,17 +145,20 @@ async def prices(
 
 
 def show(document: Document, names: dict[str, str]) -> dict[str, Any]:
-    """A model; `price` as it was entered, `rates` (pico-USD per token or request) with the markup, as billed."""
+    """A model; `price` as it was entered, `..._picos` (pico-USD, by `price_tables.RATES`) with the markup, as billed."""
+    entered = document["entered"]
     return {
         "name": document["_id"],
         "upstreams": [
             {"upstream": names.get(target["upstream"], target["upstream"]), "model": target["model"]}
             for target in document["targets"]
         ],
-        "price": price_form.show(document["entered"]),
+        # Before there were tiers, what was entered was its rates.
+        "price": price_form.show(price_of(entered if "rates" in entered else {"rates": entered})),
         "markup": show_picos(document["markup_ppm"], scale=PPM),
         "price_version": document["price_version"],
-        "rates_picos": {rate: int(picos) for rate, picos in document["rates"].items()},
+        **model_prices.picos(price_of(document)),
+        "price_book": document.get("book"),
         "max_output_tokens": document["max_output_tokens"],
         "max_input_tokens": document["max_input_tokens"],
         "reasons": document["reasons"],
@@ -154,11 +168,12 @@ def show(document: Document, names: dict[str, str]) -> dict[str, Any]:
 
 def show_price(document: Document) -> dict[str, Any]:
     """A price version, markup included."""
+    price = price_of(document)
     return {
         "version": document["_id"],
         "model": document["model"],
-        "price": price_form.show(document["rates"]),
-        "rates_picos": {rate: int(picos) for rate, picos in document["rates"].items()},
+        "price": price_form.show(price),
+        **model_prices.picos(price),
         "created_at": show_time(document["created_at"]),
     }
 
@@ -175,20 +190,5 @@ async def _targets(stores: Stores, wanted: list[TargetForm], session: Session) -
     return targets
 
 
-async def _price_version(stores: Stores, name: str, rates: dict[str, int], session: Session) -> int:
-    """The version of these rates: the model's last one if it is the same, else the next of the book."""
-    last = await stores.cold.prices.find_one({"model": name}, sort=[("_id", -1)], session=session)
-    if last is not None and last["rates"] == rates:
-        return int(last["_id"])
-    version = await stores.cold.next_number("prices", session)
-    document = {"_id": version, "model": name, "rates": _int64(rates), "created_at": now()}
-    await stores.cold.prices.insert_one(document, session=session)
-    return version
-
-
 async def _names(stores: Stores) -> dict[str, str]:
     return {d["_id"]: d["name"] async for d in stores.cold.upstreams.find({}, {"name": 1})}
-
-
-def _int64(rates: dict[str, int]) -> dict[str, Int64]:
-    return {rate: Int64(picos) for rate, picos in rates.items()}

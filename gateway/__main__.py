@@ -7,6 +7,8 @@ from types import FrameType
 import uvicorn
 
 from gateway.app import Gateway
+from gateway.listener import Listener
+from gateway.upstream.socket import MAX_FRAME
 from ledger import log, process
 
 # SDKs keep idle connections for 4 - 5 s; a server that closes earlier races with their next request (wire.md 5).
@@ -30,10 +32,12 @@ def main() -> None:
     log.setup("gateway")
     gateway = Gateway(settings, on_ready=process.tell_ready)
     config = uvicorn.Config(
-        gateway.app,
-        http="httptools",
+        gateway,
+        http=Listener,
         loop="uvloop",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -4,11 +4,13 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway import quotes
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
+from gateway.dialects.shape import Asked, Dialect, Operation
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
 from ledger import common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
@@ -17,26 +19,16 @@ from ledger.hot import Admitted, Fenced, Offer, Place, Refused
 from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
 from ledger.money import format_usd
-from ledger.prices import cost_nanos, quote_nanos
-
-CAPS = (65_536, 32_768, 16_384, 8_192, 4_096)
-FLOOR, REASONING_FLOOR = 4_096, 16_384
-_BYTES_A_TOKEN = 4  # of typical text (wire.md 8): for rates, which are corrected at settlement; never for holds
+from ledger.prices import cost_nanos, known_variants
 
 
-class Wish(Protocol):
-    """What any dialect knows of a request, as far as a quote needs it."""
+class Wish(NamedTuple):
+    """What is to be admitted: in which dialect, what for, what it asks for, and the bytes that ask."""
 
-    @property
-    def model(self) -> str: ...
-    @property
-    def cap(self) -> int | None: ...
-    @property
-    def choices(self) -> int: ...
-    @property
-    def by_reference(self) -> bool: ...
-    @property
-    def streamed(self) -> bool: ...
+    dialect: Dialect
+    operation: Operation
+    asked: Asked
+    body: bytes
 
 
 class Ticket(NamedTuple):
@@ -52,9 +44,10 @@ class Ticket(NamedTuple):
     input_estimate: int
     most_output: int
     facts: Facts
+    costs_nothing: bool
 
     def cost(self, usage: dict[str, Any]) -> int:
-        if self.admitted.free:
+        if self.admitted.free or self.costs_nothing:
             return 0
         return cost_nanos(self.model.price, usage, markup_ppm=self.snapshot.account_policy.markup_ppm)
 
@@ -116,29 +109,32 @@ class Admission:
             and (not snapshot.key_policy.endpoints or endpoint in snapshot.key_policy.endpoints)
         )
 
-    async def admit(
-        self, rid: str, key: KeyId, snapshot: Snapshot, wish: Wish, *, dialect: str, endpoint: str, body_bytes: int
-    ) -> Ticket:
+    async def admit(self, rid: str, key: KeyId, snapshot: Snapshot, wish: Wish) -> Ticket:
         """Hold what the request can cost at most, or raise the Refusal that the caller gets."""
+        asked, free = wish.asked, wish.operation.free
         for attempt in range(2):
-            opened, model = await self._model(key, snapshot, wish.model, fresh=attempt > 0)
-            amounts, caps = _amounts(model, wish, body_bytes, snapshot.account_policy.markup_ppm)
-            estimate = -(-body_bytes // _BYTES_A_TOKEN)
+            opened, model = await self._model(key, snapshot, wish, fresh=attempt > 0)
+            _check_options(model, asked)
+            quote = quotes.quote(model, asked, len(wish.body), snapshot.account_policy.markup_ppm)
+            estimate = quotes.estimate(wish.body, asked)
             began = Facts(
                 account=snapshot.place.account,
                 api_key=snapshot.place.key,
                 model=model.name,
-                dialect=dialect,
-                endpoint=endpoint,
+                dialect=wish.dialect.name,
+                endpoint=wish.operation.name,
                 price_version=model.price.version,
-                streamed=wish.streamed,
-                bytes_in=body_bytes,
+                streamed=asked.streamed,
+                bytes_in=len(wish.body),
             )
-            tokens = estimate + min(caps[-1], wish.cap or FLOOR) * wish.choices
-            offer = Offer(amounts, tokens, _keep(snapshot, model, estimate), facts.encode(began))
+            if free:
+                offer = Offer([0], 0, 0, facts.encode(began))
+            else:
+                keep = _keep(snapshot, model, estimate)
+                offer = Offer(quote.amounts, estimate + quote.likely_output, keep, facts.encode(began))
             reply = await self._ask(rid, snapshot.place, versions(snapshot, opened), offer)
             if isinstance(reply, Admitted):
-                cap = caps[reply.choice]
+                cap = quote.caps[0 if free else reply.choice]
                 return Ticket(
                     rid=rid,
                     place=snapshot.place,
@@ -146,13 +142,14 @@ class Admission:
                     opened=opened,
                     snapshot=snapshot,
                     admitted=reply,
-                    set_cap=cap if wish.cap is None and cap < model.max_output_tokens else None,
+                    set_cap=cap if quotes.must_say(model, asked, cap) and not free else None,
                     input_estimate=estimate,
-                    most_output=cap * wish.choices,
+                    most_output=cap * asked.choices,
                     facts=msgspec.structs.replace(began, free=True) if reply.free else began,
+                    costs_nothing=free,
                 )
             if reply.word != "STALE":
-                raise _refusal(reply, model, wish, body_bytes, snapshot)
+                raise _refusal(reply, model, wish, snapshot)
             snapshot = await self._again(key)
         raise unavailable("Settings are changing right now; please try again.")
 
@@ -165,8 +162,8 @@ class Admission:
             raise invalid_key()
         return snapshot
 
-    async def _model(self, key: KeyId, snapshot: Snapshot, name: str, *, fresh: bool) -> tuple[Opened, Model]:
-        opened = self._catalogues.now
+    async def _model(self, key: KeyId, snapshot: Snapshot, wish: Wish, *, fresh: bool) -> tuple[Opened, Model]:
+        name, opened = wish.asked.model, self._catalogues.now
         model = opened.book.models.get(name) if opened else None
         allowed = not snapshot.key_policy.models or name in snapshot.key_policy.models
         if fresh or model is None or not allowed:
@@ -181,6 +178,11 @@ class Admission:
             raise unavailable()
         if model is None or not allowed:
             message = "No model of this name is served to this API key; GET /weir/v1/models lists those that are."
+            raise Refusal(Code.MODEL_NOT_FOUND, message, param="model")
+        if not speaks(opened, model, wish.dialect):
+            message = (
+                f"This model is not served in the {wish.dialect.name} dialect; use the base URL of its provider's."
+            )
             raise Refusal(Code.MODEL_NOT_FOUND, message, param="model")
         return opened, model
 
@@ -210,23 +212,27 @@ class Unsure(Exception):
         self.place = place
 
 
-def _amounts(model: Model, wish: Wish, body_bytes: int, markup_ppm: int) -> tuple[list[int], list[int]]:
-    """What to offer for holding, dearest first, and the output caps that these amounts stand for (design.md section 4).
+def speaks(opened: Opened, model: Model, dialect: Dialect) -> bool:
+    """Whether any upstream of a model understands a dialect."""
+    upstreams = opened.book.upstreams
+    return any(
+        target.upstream in upstreams and upstreams[target.upstream].provider in dialect.providers
+        for target in model.targets
+    )
 
-    Text has at most one token a byte; content that the body only refers to can be as long as the model takes (wire.md 8).
-    """
-    tokens = model.max_input_tokens if wish.by_reference else min(body_bytes, model.max_input_tokens)
-    most = model.max_output_tokens
-    if wish.cap is not None:
-        caps = [min(wish.cap, most)]
-    else:
-        floor = min(REASONING_FLOOR if model.reasons else FLOOR, most)
-        caps = [most, *(cap for cap in CAPS if floor <= cap < most)]
-    quotes = [
-        quote_nanos(model.price, input_tokens=tokens, output_tokens=cap * wish.choices, markup_ppm=markup_ppm)
-        for cap in caps
-    ]
-    return [int(quote) for quote in quotes], caps
+
+def _check_options(model: Model, asked: Asked) -> None:
+    """Refuse what has no price, and what one shared credential cannot keep apart (wire.md 6h and 7)."""
+    if asked.stored is not None and not model.allow_stored:
+        message = (
+            f"The field '{asked.stored}' is not served: it refers to what is stored with the provider, where one "
+            "credential serves every caller. Send the content in the request itself."
+        )
+        raise Refusal(Code.INVALID_REQUEST, message, param=asked.stored)
+    unpriced = set(asked.variants or ()) - known_variants(model.price)
+    if unpriced:
+        message = f"This model has no price for the option '{min(unpriced)[:40]}'; leave it out."
+        raise Refusal(Code.INVALID_REQUEST, message)
 
 
 def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
@@ -240,7 +246,7 @@ def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
     return 0
 
 
-def _refusal(reply: Refused, model: Model, wish: Wish, body_bytes: int, snapshot: Snapshot) -> Refusal:
+def _refusal(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> Refusal:
     """The script's word as what the caller gets."""
     word, details = reply
     if word in ("REVOKED", "EXPIRED"):
@@ -259,7 +265,7 @@ def _refusal(reply: Refused, model: Model, wish: Wish, body_bytes: int, snapshot
         what = "balance" if word == "FUNDS" else f"spend cap for this {details[0]}"
         message = (
             f"The {what} does not cover this request: it can cost up to ${format_usd(needed)} and "
-            f"${format_usd(left)} is available.{_affordable(model, wish, body_bytes, snapshot, left)}"
+            f"${format_usd(left)} is available.{_affordable(model, wish, snapshot, left)}"
         )
         return Refusal(Code.INSUFFICIENT_BALANCE if word == "FUNDS" else Code.SPEND_CAP_REACHED, message)
     if word in ("BACKLOG", "ENDED"):
@@ -267,39 +273,10 @@ def _refusal(reply: Refused, model: Model, wish: Wish, body_bytes: int, snapshot
     raise hot.Unexpected(word)
 
 
-def _affordable(model: Model, wish: Wish, body_bytes: int, snapshot: Snapshot, left: int) -> str:
+def _affordable(model: Model, wish: Wish, snapshot: Snapshot, left: int) -> str:
     """Which output cap would fit, for a caller who set one that does not."""
-    if wish.cap is None:
-        return ""
-    low, high = 0, wish.cap
-    while low < high:
-        middle = (low + high + 1) // 2
-        amounts, _ = _amounts(model, _Capped(wish, middle), body_bytes, snapshot.account_policy.markup_ppm)
-        low, high = (middle, high) if amounts[0] <= left else (low, middle - 1)
-    return f" An output cap of {low} tokens would fit." if low else ""
-
-
-class _Capped(NamedTuple):
-    """A wish with another cap."""
-
-    wish: Wish
-    cap: int | None
-
-    @property
-    def model(self) -> str:
-        return self.wish.model
-
-    @property
-    def choices(self) -> int:
-        return self.wish.choices
-
-    @property
-    def by_reference(self) -> bool:
-        return self.wish.by_reference
-
-    @property
-    def streamed(self) -> bool:
-        return self.wish.streamed
+    cap = quotes.affordable_cap(model, wish.asked, len(wish.body), snapshot.account_policy.markup_ppm, left=left)
+    return f" An output cap of {cap} tokens would fit." if cap else ""
 
 
 async def balance(redis: Caller, place: Place) -> Sequence[int]:

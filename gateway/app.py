@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from starlette.routing import Route, Router
 
+from gateway import surface
 from gateway.admission import Admission
 from gateway.catalogues import Catalogues
 from gateway.flights import Flights
 from gateway.own_routes import OwnRoutes, unknown_path
-from gateway.proxy import ChatCompletions
+from gateway.proxy import Proxy
+from gateway.sessions import Sessions
 from gateway.settler import Settler
 from gateway.spill import Spill
-from gateway.upstream.client import Upstreams, make_sender
+from gateway.upstream.client import Upstreams, make_sender, trusting
 from ledger import keyspace, log, tally
 from ledger.connect import connect
 from ledger.link import StoreUnavailable
@@ -33,7 +36,8 @@ class Gateway:
         self._on_ready = on_ready
         self._redis = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
         self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
-        self._sender = make_sender(settings.upstream_transport, settings.upstream_ca_file)
+        context = trusting(settings.upstream_ca_file)
+        self._sender = make_sender(settings.upstream_transport, context)
         # WAIT blocks its connection, so barriers have one of their own.
         self._barriers = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-barrier")
         self._settler = Settler(
@@ -41,17 +45,14 @@ class Gateway:
         )
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues, backlog_bound=settings.backlog_bound)
-        self._chat = chat = ChatCompletions(
-            admission, Upstreams(self._sender), self._settler, self._flights, drain_s=settings.drain_s
-        )
+        self._proxy = Proxy(admission, Upstreams(self._sender), self._settler, self._flights, drain_s=settings.drain_s)
+        self._sessions = Sessions(admission, context, self._settler, self._flights, drain_s=settings.drain_s)
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
         # Starlette's router without its two error middlewares: the path answers for its own errors, and they cost 8 %.
-        self.app = Router(
+        self._router = Router(
             routes=[
-                Route("/openai/v1/chat/completions", chat),
-                Route("/v1/chat/completions", chat),
                 Route("/weir/v1/balance", self.own.balance),
-                Route("/weir/v1/models", self.own.models),
+                Route("/weir/v1/models", self.own.own_models),
                 Route("/healthz", self.own.healthz),
                 Route("/readyz", self.own.readyz),
             ],
@@ -59,6 +60,21 @@ class Gateway:
             redirect_slashes=False,
             lifespan=self._lifespan,
         )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application: what is forwarded first, by one look at its path, then Weir's own paths."""
+        if scope["type"] == "http":
+            served = surface.find(scope)
+            if served is None:
+                await self._router(scope, receive, send)
+            elif served.endpoint is None:
+                await self.own.models(served, scope, receive, send)
+            else:
+                await self._proxy(served, scope, receive, send)
+        elif scope["type"] == "websocket" and (found := surface.find_socket(scope)) is not None:
+            await self._sessions(*found, scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Router) -> AsyncIterator[None]:
@@ -72,7 +88,9 @@ class Gateway:
             finally:
                 # uvicorn has ended or cancelled every request by now: let each reach its end, and bring the charges home.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._chat.idle(), _SETTLE_WITHIN_S)
+                    async with asyncio.timeout(_SETTLE_WITHIN_S):
+                        await self._proxy.idle()
+                        await self._sessions.idle()
                 left = await self._settler.close(_SETTLE_WITHIN_S)
                 if left:
                     log.get().error("settles_left_on_disk", count=left)

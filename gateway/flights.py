@@ -22,6 +22,10 @@ class Flight(Protocol):
     rid: str
     place: Place
 
+    def look(self, now: float) -> None:
+        """Once a tick (`now`: the loop's time): give up on a caller who has stopped reading."""
+        ...
+
     def used_nanos(self) -> int:
         """A lower bound of what it has cost so far."""
         ...
@@ -59,6 +63,7 @@ class Flights:
 
     async def _renew(self, flight: Flight) -> None:
         now = asyncio.get_running_loop().time()
+        flight.look(now)
         at, reported = self._renewed.get(flight.rid, (now, 0))
         used = flight.used_nanos()
         if used <= reported and now - at < RENEW_S:

@@ -1,7 +1,10 @@
 """Which headers pass, in either direction (wire.md section 6). Towards the provider by allow-list; back by deny-list."""
 
+import re
+import time
 from collections.abc import Iterable, Sequence
 
+from gateway.dialects.shape import Dialect
 from gateway.refusals import Code, Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -21,14 +24,7 @@ _NOT_TO_CALLER = _HOP_BY_HOP | frozenset(
 )  # fmt: skip
 _NOT_TO_CALLER_PREFIXES = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
 _MINUTE_US = 60_000_000
-
-
-def bearer(headers: Headers) -> bytes:
-    """The API key as OpenAI's SDKs send it; empty if there is none."""
-    found = [value for name, value in headers if name == b"authorization"]
-    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
-        return b""
-    return found[0][7:].strip()
+_JSON = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
 
 
 def check(headers: Headers) -> None:
@@ -40,15 +36,21 @@ def check(headers: Headers) -> None:
             raise Refusal(Code.UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
 
 
-def to_upstream(headers: Headers, credential: str) -> list[tuple[bytes, bytes]]:
-    """What the provider sees: allowed headers as they came, the operator's credential, and a plain answer asked for."""
+def to_upstream(headers: Headers, credential: Headers, *, form: bool = False) -> list[tuple[bytes, bytes]]:
+    """What the provider sees: allowed headers as they came, the operator's credential, and a plain answer asked for.
+
+    A body that was read as JSON is sent as JSON: under another type the provider could read another model in it.
+    """
     named = _named_by_connection(headers)
     passed = [
         (name, value)
         for name, value in headers
         if (name in _TO_UPSTREAM or name.startswith(b"x-stainless-")) and name not in named
     ]
-    return [*passed, (b"authorization", b"Bearer " + credential.encode()), (b"accept-encoding", b"identity")]
+    if not form and not any(name == b"content-type" and _JSON.match(value) for name, value in passed):
+        passed = [(name, value) for name, value in passed if name != b"content-type"]
+        passed.append((b"content-type", b"application/json"))
+    return [*passed, *credential, (b"accept-encoding", b"identity")]
 
 
 def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -62,16 +64,12 @@ def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
     ]
 
 
-def rate_limits(kind: str, limit: int | None, used_us: int) -> list[tuple[bytes, bytes]]:
-    """The caller's own limit in OpenAI's headers; the reset is a duration such as 120ms or 6m0s (wire.md 1d)."""
+def rate_limits(dialect: Dialect, kind: str, limit: int | None, used_us: int) -> list[tuple[bytes, bytes]]:
+    """The caller's own limit in the dialect's headers; `used_us` is what of the minute is used up (GCRA)."""
     if limit is None:
         return []
     left = max((_MINUTE_US - used_us) * limit // _MINUTE_US, 0)
-    return [
-        (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
-        (f"x-ratelimit-remaining-{kind}".encode(), str(left).encode()),
-        (f"x-ratelimit-reset-{kind}".encode(), f"{-(-used_us // 1000)}ms".encode()),
-    ]
+    return dialect.limits(kind, limit, left, -(-used_us // 1000), time.time())
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway import admission, refusals
+from gateway import admission, surface
 from gateway.admission import Admission
 from gateway.catalogues import Catalogues, Snapshot
-from gateway.headers import bearer
+from gateway.dialects import listing
+from gateway.dialects.shape import Dialect
 from gateway.proxy import refuse
-from gateway.refusals import Code, Refusal
+from gateway.refusals import Code, Refusal, unavailable
+from gateway.surface import OPENAI, Served
 from ledger import request_id
+from ledger.catalogue import Model
 from ledger.link import Caller, StoreUnavailable
 from ledger.money import format_usd
 
@@ -29,27 +31,49 @@ class OwnRoutes:
     async def balance(self, request: Request) -> Response:
         """What the key's account has: credited, spent, held and available."""
         try:
-            snapshot = await self._identify(request, "balance")
+            snapshot = await self._identify(request.scope, OPENAI, "balance")
             numbers = await admission.balance(self._redis, snapshot.place)
         except Refusal as refusal:
-            return _refused(refusal)
+            return refused(refusal, OPENAI)
         except StoreUnavailable:
-            return _refused(Refusal(Code.TEMPORARILY_UNAVAILABLE, "Please try again.", retry_after_s=1))
+            return refused(unavailable(), OPENAI)
         named = dict(zip(("credited", "spent", "held", "available"), numbers, strict=True))
         fields: dict[str, Any] = {f"{name}_nanos": value for name, value in named.items()}
         return JSONResponse(fields | {f"{name}_usd": format_usd(value) for name, value in named.items()})
 
-    async def models(self, request: Request) -> Response:
-        """The models that the key may use, in OpenAI's shape."""
+    async def own_models(self, request: Request) -> Response:
+        """The models that the key may use, in every dialect, in OpenAI's shape."""
         try:
-            snapshot = await self._identify(request, "models")
+            snapshot = await self._identify(request.scope, OPENAI, surface.MODELS)
         except Refusal as refusal:
-            return _refused(refusal)
-        allowed = snapshot.key_policy.models
-        names = self._catalogues.now.book.models if self._catalogues.now else {}
-        listed = sorted(name for name in names if not allowed or name in allowed)
-        items = [{"id": name, "object": "model", "created": 0, "owned_by": "weir"} for name in listed]
-        return JSONResponse({"object": "list", "data": items})
+            return refused(refusal, OPENAI)
+        return JSONResponse(listing.openai(self._models(snapshot, None)))
+
+    async def models(self, served: Served, scope: Any, receive: Any, send: Any) -> None:
+        """The models that the key may use in this dialect, in its shape; or one of them."""
+        dialect, name = served.dialect, served.target[1]
+        try:
+            if scope["method"] != "GET":
+                raise Refusal(Code.METHOD_NOT_ALLOWED, "This path takes GET only.")
+            found = self._models(await self._identify(scope, dialect, surface.MODELS), dialect)
+            if not name:
+                answer: Response = JSONResponse(listing.MANY[dialect.name](found))
+            else:
+                answer = JSONResponse(listing.ONE[dialect.name](_named(found, name)))
+        except Refusal as refusal:
+            answer = refused(refusal, dialect)
+        answer.headers.setdefault("x-weir-request-id", request_id.new())
+        await answer(scope, receive, send)
+
+    def _models(self, snapshot: Snapshot, dialect: Dialect | None) -> list[Model]:
+        opened, allowed = self._catalogues.now, snapshot.key_policy.models
+        if opened is None:
+            return []
+        return [
+            model
+            for name, model in sorted(opened.book.models.items())
+            if (not allowed or name in allowed) and (dialect is None or admission.speaks(opened, model, dialect))
+        ]
 
     async def healthz(self, _request: Request) -> Response:
         """This process runs."""
@@ -65,9 +89,17 @@ class OwnRoutes:
                 why = "Redis does not answer"
         return JSONResponse({"status": why or "ready"}, status_code=503 if why else 200)
 
-    async def _identify(self, request: Request, endpoint: str) -> Snapshot:
-        address = request.client.host if request.client else ""
-        return await self._admits.identify_now(bearer(request.headers.raw), address, endpoint)
+    async def _identify(self, scope: Any, dialect: Dialect, endpoint: str) -> Snapshot:
+        address = scope["client"][0] if scope["client"] else ""
+        secret = dialect.secret(scope["headers"], scope["query_string"])
+        return await self._admits.identify_now(secret, address, endpoint)
+
+
+def _named(models: list[Model], name: str) -> Model:
+    for model in models:
+        if model.name == name.removeprefix("models/"):
+            return model
+    raise Refusal(Code.MODEL_NOT_FOUND, "No model of this name is served to this API key.", param="model")
 
 
 async def unknown_path(scope: Any, _receive: Any, send: Any) -> None:
@@ -75,12 +107,13 @@ async def unknown_path(scope: Any, _receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         await send({"type": "websocket.close", "code": 1000})
         return
-    await refuse(send, request_id.new(), refusals.unknown_path())
+    await refuse(send, request_id.new(), surface.unknown(scope), surface.dialect_of(scope))
 
 
-def _refused(refusal: Refusal) -> Response:
-    body = {"error": {"message": refusal.message, "code": refusal.code.word, "type": "weir", "param": None}}
-    headers = {"x-weir-refusal": refusal.code.word, "x-weir-request-id": request_id.new()}
+def refused(refusal: Refusal, dialect: Dialect) -> Response:
+    """A refusal as a response of Starlette's."""
+    rid = request_id.new()
+    headers = {"x-weir-refusal": refusal.code.word, "x-weir-request-id": rid}
     if refusal.retry_after_s is not None:
         headers["retry-after"] = "1"
-    return Response(orjson.dumps(body), refusal.code.status, headers, "application/json")
+    return Response(dialect.error_body(refusal, rid), refusal.code.status, headers, "application/json")

@@ -8,27 +8,27 @@ from typing import Any
 from gateway import headers as header_rules
 from gateway import metrics
 from gateway.admission import Admission, Ticket, Unsure
-from gateway.dialects import openai
+from gateway.bill import void
 from gateway.dialects.body import BadBody
+from gateway.dialects.secrets import header
+from gateway.dialects.shape import Call, Dialect, Endpoint
 from gateway.flights import Flights
 from gateway.headers import Headers
 from gateway.intake import ClientLeft, Intake
-from gateway.refusals import Code, Refusal, unavailable, unknown_path
-from gateway.relay import Relay
+from gateway.refusals import Code, Refusal, unavailable
+from gateway.relay import Relay, Request
 from gateway.settler import Settler
+from gateway.surface import Served
 from gateway.upstream.client import Upstreams, choose
 from ledger import log, request_id, tally
-from ledger.facts import Facts
-from ledger.hot import Place
-from ledger.settlement import Settlement
 
 
 class Cut(Exception):
     """Something failed after the answer had begun: nothing can be said any more, and the connection ends without its end."""
 
 
-class ChatCompletions:
-    """POST /v1/chat/completions as a raw ASGI endpoint.
+class Proxy:
+    """Every endpoint that is forwarded, as one raw ASGI function.
 
     Not a StreamingResponse and not behind BaseHTTPMiddleware: both lose the settlement when the client leaves.
     """
@@ -50,80 +50,74 @@ class ChatCompletions:
         """Wait until no request is being served, and so every charge is on the settler's queue."""
         await self._idle.wait()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, served: Served, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; `served` has an endpoint."""
         began = time.perf_counter()
         rid = request_id.new()
         self._serving += 1
         self._idle.clear()
         try:
-            await self._serve(scope, receive, send, rid, began)
+            await self._serve(served, scope, receive, send, rid, began)
         except Refusal as refusal:
-            await refuse(send, rid, refusal)
+            await refuse(send, rid, refusal, served.dialect)
         except ClientLeft:
             tally.count(metrics.REFUSALS, "client_left")
         except Exception as error:  # noqa: BLE001 - our bug; the caller gets an answer and the log its place
             log.get().error("request_failed", rid=rid, exc=error)
             if not isinstance(error, Cut):
-                await refuse(send, rid, unavailable())
+                await refuse(send, rid, unavailable(), served.dialect)
         finally:
             self._serving -= 1
             if not self._serving:
                 self._idle.set()
 
-    async def _serve(self, scope: Any, receive: Any, send: Any, rid: str, began: float) -> None:
+    async def _serve(self, served: Served, scope: Any, receive: Any, send: Any, rid: str, began: float) -> None:
+        dialect, endpoint = served.dialect, served.endpoint
+        assert endpoint is not None
         headers: Headers = tuple(
             scope["headers"]
         )  # a trailer is appended to the list once the body is read (wire.md 0.10)
-        if scope["raw_path"] != scope["path"].encode():  # an escaped spelling of a path is another path
-            raise unknown_path()
         if scope["method"] != "POST":
             raise Refusal(Code.METHOD_NOT_ALLOWED, "This path takes POST only.")
         header_rules.check(headers)
-        secret = header_rules.bearer(headers)
+        query: bytes = scope["query_string"]
+        secret = dialect.secret(headers, query)
         address = scope["client"][0] if scope["client"] else ""
-        key, snapshot = await self._admission.identify(secret, address, openai.ENDPOINT)
+        key, snapshot = await self._admission.identify(secret, address, endpoint.name)
         if self._settler.full:
             raise unavailable()
         body = await self._intake.read(receive)
         try:
-            asked = _read(body)
-            ticket = await self._admit(rid, key, snapshot, asked, len(body))
-            await self._forward(ticket, asked, headers, body, receive, send, began)
+            call = Call(body, header(headers, b"content-type"), query, served.target)
+            request = _read(dialect, endpoint, call)
+            ticket = await self._admit(rid, key, snapshot, request)
+            await self._forward(ticket, request, headers, receive, send, began)
         finally:
             self._intake.release(len(body))
 
-    async def _admit(self, rid: str, key: Any, snapshot: Any, asked: openai.Asked, size: int) -> Ticket:
+    async def _admit(self, rid: str, key: Any, snapshot: Any, request: Request) -> Ticket:
         """Take the hold. If it is not known whether there is one, a void goes after it: it is right either way."""
         place = snapshot.place
         try:
-            return await self._admission.admit(
-                rid, key, snapshot, asked, dialect=openai.DIALECT, endpoint=openai.ENDPOINT, body_bytes=size
-            )
+            return await self._admission.admit(rid, key, snapshot, request.wish)
         except (Unsure, asyncio.CancelledError) as error:
-            self._settler.put(_void(rid, place, asked))
+            self._settler.put(void(rid, place, request.wish))
             if isinstance(error, Unsure):
                 raise unavailable() from None
             raise
 
     async def _forward(
-        self,
-        ticket: Ticket,
-        asked: openai.Asked,
-        headers: Headers,
-        body: bytes,
-        receive: Any,
-        send: Any,
-        began: float,
+        self, ticket: Ticket, request: Request, headers: Headers, receive: Any, send: Any, began: float
     ) -> None:
         try:
-            chosen = choose(ticket.model, ticket.opened)
+            chosen = choose(ticket.model, ticket.opened, request.dialect)
         except Refusal:
-            self._settler.put(_void(ticket.rid, ticket.place, asked, ticket.facts))
+            self._settler.put(void(ticket.rid, ticket.place, request.wish, ticket.facts))
             raise
-        relay = Relay(ticket, asked, chosen, began=began, drain_s=self._drain_s)
+        relay = Relay(ticket, request, chosen, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:
-            await relay.run(self._upstreams, headers, body, receive, send)
+            await relay.run(self._upstreams, headers, receive, send)
         except Exception as error:
             if relay.answering and not isinstance(error, Refusal):
                 raise Cut from error
@@ -133,38 +127,23 @@ class ChatCompletions:
             self._settler.put(relay.settlement())  # no await here: nothing can come between the end and its charge
 
 
-def _read(body: bytes) -> openai.Asked:
+def _read(dialect: Dialect, endpoint: Endpoint, call: Call) -> Request:
     try:
-        return openai.read_request(body)
+        return Request(dialect, endpoint, call, endpoint.read(call))
     except BadBody as bad:
         raise Refusal(Code.INVALID_REQUEST, str(bad)) from None
 
 
-def _void(rid: str, place: Place, asked: openai.Asked, facts: Facts | None = None) -> Settlement:
-    facts = facts or Facts(
-        account=place.account,
-        api_key=place.key,
-        model=metrics.OTHER,
-        dialect=openai.DIALECT,
-        endpoint=openai.ENDPOINT,
-        price_version=0,
-        streamed=asked.streamed,
-        outcome="refused_upstream",
-    )
-    began_us = request_id.began_ms(rid) * 1000
-    return Settlement(rid, *place, cost_nanos=0, tokens=None, admitted_us=began_us, facts=facts, void=True)
-
-
-async def refuse(send: Any, rid: str, refusal: Refusal) -> None:
+async def refuse(send: Any, rid: str, refusal: Refusal, dialect: Dialect) -> None:
     """A refusal in the caller's dialect, as a whole response."""
     tally.count(metrics.REFUSALS, refusal.code.word)
-    body = openai.error_body(refusal)
+    body = dialect.error_body(refusal, rid)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-weir-request-id", rid.encode()),
         (b"x-weir-refusal", refusal.code.word.encode()),
-        (b"x-request-id", rid.encode()),
+        (dialect.request_id_header, rid.encode()),
     ]
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(max(math.ceil(refusal.retry_after_s), 1)).encode()))

@@ -54,12 +54,6 @@ def invalid_key() -> Refusal:
     return Refusal(Code.INVALID_API_KEY, "The API key is missing, malformed, unknown, revoked or expired.")
 
 
-def unknown_path() -> Refusal:
-    """404 for everything that is not served, however it is spelt."""
-    message = "This path is not served; OpenAI's are under /openai/v1, Weir's own under /weir/v1."
-    return Refusal(Code.UNKNOWN_PATH, message)
-
-
 def suspended(status: str) -> Refusal:
     """403 for an account that is suspended or closed."""
     return Refusal(Code.ACCOUNT_SUSPENDED, f"The account is {status}; its operator can say why.")

@@ -7,54 +7,76 @@ truncated stream is never ended cleanly: SDKs would take it for the whole answer
 import asyncio
 import contextlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
-import msgspec
 
 from gateway import metrics
-from gateway.admission import Ticket
-from gateway.dialects import openai
+from gateway.admission import Ticket, Wish
+from gateway.bill import End, as_count, settlement
+from gateway.dialects.meter import Meter, Usage
+from gateway.dialects.multipart import Form
+from gateway.dialects.shape import Asked, Call, Dialect, Endpoint
 from gateway.headers import Headers, rate_limits, to_caller
+from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
 from gateway.upstream.client import Answer, Chosen, Upstreams
 from ledger import log, tally
 from ledger.settlement import Settlement
 
 _ERROR_BODY = 1024 * 1024
-_CREDENTIAL_REFUSED = (401, 403)
+READ_WITHIN_S = 120.0
+_CREDENTIAL_REFUSED = (401, 402, 403)
+_TIER_HEADER = b"x-gemini-service-tier"
+
+
+class Request(NamedTuple):
+    """A request that was read: in which dialect, what for, the bytes, and what they ask for."""
+
+    dialect: Dialect
+    endpoint: Endpoint
+    call: Call
+    asked: Asked
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(self.dialect, self.endpoint, self.asked, self.call.body)
 
 
 class Relay:
     """Carries one request from hold to settlement; a Flight while it lasts."""
 
-    def __init__(self, ticket: Ticket, asked: openai.Asked, chosen: Chosen, *, began: float, drain_s: float) -> None:
+    def __init__(self, ticket: Ticket, request: Request, chosen: Chosen, *, began: float, drain_s: float) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
         self._ticket = ticket
-        self._asked = asked
+        self._request = request
         self._chosen = chosen
         self._began = began
         self._drain_s = drain_s if chosen.upstream.on_client_left == "drain" else 0.0
-        self._meter = openai.Meter(streamed=False, hide_usage=False)
+        self._meter: Meter | None = None
+        self._tier: str | None = None
         self._limit = asyncio.timeout(None)
         self._outcome = "upstream_broke"
         self._cut: str | None = None
         self._status: int | None = None
         self._first_byte: float | None = None
         self._bytes_out = 0
+        self._sending_since: float | None = None
         self.answering = False
 
-    async def run(self, upstreams: Upstreams, headers: Headers, body: bytes, receive: Any, send: Any) -> None:
+    async def run(self, upstreams: Upstreams, headers: Headers, receive: Any, send: Any) -> None:
         """Ask, and relay the answer; raises Refusal if there is none. Whatever happens, `settlement` says the end."""
         watcher = asyncio.create_task(self._watch(receive))
         tally.move(metrics.UPSTREAM_OPEN, self._chosen.upstream.name, by=1)
         try:
             async with self._limit:
+                dialect, endpoint, call, asked = self._request
                 model, cap = self._chosen.target.model, self._ticket.set_cap
-                out = openai.write_request(body, self._asked, model=model, cap=cap)
+                outgoing = endpoint.write(call, asked, model=model, cap=cap)
                 tally.observe(metrics.OVERHEAD_SECONDS, time.perf_counter() - self._began)
-                response = await upstreams.ask(self._chosen, "/chat/completions", headers, out)
+                form = isinstance(asked.parsed, Form)
+                response = await upstreams.ask(self._chosen, dialect, headers, outgoing, form=form)
                 async with contextlib.aclosing(response):
                     await self._relay(response, send)
         except TimeoutError:
@@ -68,16 +90,16 @@ class Relay:
         if response.status >= 300:
             await self._relay_refusal(response, send)
             return
-        streamed = any(
-            name == b"content-type" and value.startswith(b"text/event-stream") for name, value in response.headers
-        )
-        self._meter = openai.Meter(streamed=streamed, hide_usage=streamed and not self._asked.wants_usage)
+        kind = next((value.lower() for name, value in response.headers if name == b"content-type"), b"")
+        streamed = kind.startswith(b"text/event-stream") or self._request.asked.streamed
+        meter = self._meter = self._request.endpoint.meter(self._request.asked, kind)
+        self._tier = next((value.decode() for name, value in response.headers if name == _TIER_HEADER), None)
         self.answering = True
         await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
         if streamed:
             tally.move(metrics.OPEN_STREAMS, by=1)
         try:
-            await self._pump(response, send)
+            await self._pump(response, meter, send)
         except httpx2.ReadTimeout:
             self._outcome = "timed_out"
         except httpx2.TransportError as error:
@@ -86,33 +108,37 @@ class Relay:
             if streamed:
                 tally.move(metrics.OPEN_STREAMS, by=-1)
         if self._outcome != "complete":
-            await self._tell_broken(streamed, send)
+            await self._tell_broken(kind, send)
             return
         if self._cut is not None:
             self._outcome = self._cut  # the client had left, and the answer was read to its end all the same
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pump(self, response: Answer, send: Any) -> None:
+    async def _pump(self, response: Answer, meter: Meter, send: Any) -> None:
         """Bytes as they come; `await send` waits when the caller is slow, and then the upstream is not read."""
         while chunk := await response.next_chunk():
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
             tally.count(metrics.STREAM_CHUNKS)
-            await self._send(self._meter.feed(chunk), send)
-        await self._send(self._meter.finish(), send)
-        if self._meter.done or self._meter.usage() is not None:
+            await self._send(meter.feed(chunk), send)
+        await self._send(meter.finish(), send)
+        if meter.done:
             self._outcome = "complete"
 
     async def _send(self, data: bytes, send: Any) -> None:
         if data:
             self._bytes_out += len(data)
+            self._sending_since = asyncio.get_running_loop().time()
             await send({"type": "http.response.body", "body": data, "more_body": True})
+            self._sending_since = None
 
-    async def _tell_broken(self, streamed: bool, send: Any) -> None:
+    async def _tell_broken(self, kind: bytes, send: Any) -> None:
         """Say so in the caller's dialect; the missing end of the body says it to everyone else."""
-        if streamed:
-            frame = b"\n\n" + openai.error_frame("The upstream broke off in the middle of its answer.")
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        streamed = kind.startswith(b"text/event-stream")
+        message = "The upstream broke off in the middle of its answer."
+        frame = self._request.dialect.error_frame(message, self.rid) if streamed else b""
+        if frame:
+            await send({"type": "http.response.body", "body": b"\n\n" + frame, "more_body": True})
 
     async def _relay_refusal(self, response: Answer, send: Any) -> None:
         """The provider's own error, as it is; but for its view of the operator's credential, which is nobody else's."""
@@ -129,7 +155,7 @@ class Relay:
                 parts.append(chunk)
         except httpx2.TransportError:
             raise Refusal(Code.UPSTREAM_ERROR, "The upstream broke off in its error message.") from None
-        body = b"".join(parts)
+        body = without_secrets(b"".join(parts))
         self._bytes_out = len(body)
         headers = [(name, value) for name, value in self._headers(response) if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
@@ -144,8 +170,8 @@ class Relay:
         if ticket.set_cap is not None:
             headers.append((b"x-weir-output-cap", str(ticket.set_cap).encode()))
         rpm, tpm = ticket.snapshot.limits
-        headers += rate_limits("requests", rpm, ticket.admitted.key_requests_us)
-        headers += rate_limits("tokens", tpm, ticket.admitted.key_tokens_us)
+        headers += rate_limits(self._request.dialect, "requests", rpm, ticket.admitted.key_requests_us)
+        headers += rate_limits(self._request.dialect, "tokens", tpm, ticket.admitted.key_tokens_us)
         return headers
 
     async def _watch(self, receive: Any) -> None:
@@ -160,6 +186,11 @@ class Relay:
         with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
             self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
+    def look(self, now: float) -> None:
+        """A caller who reads nothing for so long has left; a connection that is merely open does not hold money."""
+        if self._sending_since is not None and now - self._sending_since > READ_WITHIN_S:
+            self._end_within(0, "client_left")
+
     def stop(self) -> None:
         """The cost has reached the hold."""
         self._cut = "stopped"
@@ -167,55 +198,37 @@ class Relay:
 
     def used_nanos(self) -> int:
         """A lower bound of the cost so far: what was reported, else the input and the frames seen."""
-        if self._first_byte is None:
+        meter = self._meter
+        if self._first_byte is None or meter is None:
             return 0
-        usage = self._meter.usage() or {
-            "input_uncached": self._ticket.input_estimate,
-            "output": self._meter.content_frames,
-        }
+        usage = self._reported() or {"input_uncached": self._ticket.input_estimate}
+        # Some providers report at the beginning, with the output of one token.
+        usage["output"] = max(as_count(usage, "output"), meter.content_frames)
         return min(self._ticket.cost(usage), self._ticket.admitted.amount_nanos)
 
+    def _reported(self) -> Usage | None:
+        """What the provider reported; Gemini says in a header which tier served, and that is what counts (wire.md 3b)."""
+        usage = self._meter.usage() if self._meter else None
+        if usage is not None and self._tier is not None:
+            usage.pop("service_tier", None)
+            if self._tier != "standard":
+                usage["service_tier"] = self._tier
+        return usage
+
     def settlement(self) -> Settlement:
-        """What the request comes to. Nothing but an answer costs: a refusal, or a break before any content, is void."""
-        usage: dict[str, int | str] | None = self._meter.usage()
-        answered = self._status is not None and self._status < 300
-        # The provider keeps to the cap, so what was seen is never more; and a bill is never above its quote.
-        seen = min(self._meter.output_seen(), self._ticket.most_output)
-        void = not answered or (usage is None and seen == 0 and self._outcome != "complete")
-        estimated = usage is None and not void
-        if usage is None:
-            usage = {} if void else {"input_uncached": self._ticket.input_estimate, "output": seen}
-        ended = time.perf_counter()
-        tally.observe(metrics.REQUEST_SECONDS, ended - self._began)
-        if self._first_byte is not None:
-            tally.observe(metrics.TTFT_SECONDS, self._first_byte - self._began)
-        upstream = self._chosen.upstream
-        return Settlement(
-            self.rid,
-            *self.place,
-            cost_nanos=0 if void else self._ticket.cost(usage),
-            tokens=None if void else _total(usage),
-            admitted_us=self._ticket.admitted.at_us,
-            void=void,
-            facts=msgspec.structs.replace(
-                self._ticket.facts,
-                admitted_us=self._ticket.admitted.at_us,
-                outcome=self._outcome,
-                served_model=self._meter.model,
-                provider=upstream.provider,
-                upstream=upstream.name,
-                status=self._status,
-                estimated=estimated,
-                usage=usage,
-                quote_nanos=self._ticket.admitted.amount_nanos,
-                latency_ms=round((ended - self._began) * 1000),
-                ttft_ms=None if self._first_byte is None else round((self._first_byte - self._began) * 1000),
-                bytes_out=self._bytes_out,
-            ),
+        """What the request comes to."""
+        meter, status = self._meter, self._status
+        end = End(
+            outcome=self._outcome,
+            status=status,
+            usage=self._reported(),
+            whole=meter.done if meter else False,
+            estimate=meter.estimate() if meter else None,
+            seen=meter.output_seen() if meter else 0,
+            answered=status is not None and status < 300,
+            served_model=meter.model if meter else None,
+            began=self._began,
+            first_byte=self._first_byte,
+            bytes_out=self._bytes_out,
         )
-
-
-def _total(usage: dict[str, int | str]) -> int:
-    """Tokens as a rate limit counts them."""
-    names = ("input_uncached", "cache_read", "cache_write", "output")
-    return sum(value for name in names if isinstance(value := usage.get(name, 0), int))
+        return settlement(self._ticket, self._chosen.upstream, end)

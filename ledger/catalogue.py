@@ -40,6 +40,7 @@ class Model(msgspec.Struct, frozen=True):
     max_output_tokens: int
     max_input_tokens: int
     reasons: bool = False
+    allow_stored: bool = False
 
 
 class Catalogue(msgspec.Struct, frozen=True):

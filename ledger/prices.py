@@ -2,71 +2,119 @@
 
 Usage is a mapping of disjoint buckets (docs/billing.md): inputs `input_uncached`, `cache_read`, `cache_write` or
 `cache_write_{5m,1h,30m,12h}`; `output` in full; and, as parts of those that may have a rate of their own, `input_audio`,
-`input_image`, `output_audio`, `output_image`. `output_reasoning` is inside `output` and priced as it.
+`input_image`, `output_audio`, `output_image`. `output_reasoning` is inside `output`, and `input_tool` inside
+`input_uncached`: both cost what the rest of it does. Beside them `web_searches`, `audio_seconds`, `requests`,
+`tool_image_input` and `tool_image_output`; and, as text, `service_tier`, `speed` and `inference_geo` of who served.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ledger.money import Nanos, round_up_to_nanos
+from ledger.price_tables import HOUR_S, Table, Tables
 
-Usage = Mapping[str, int]
+Usage = Mapping[str, Any]
+"""Whole numbers by bucket, and text by the names of `BASE`."""
 
-CACHE_WRITES = ("cache_write_5m", "cache_write_1h", "cache_write_30m", "cache_write_12h")
-RATES = (
-    "input", "output", "cached_input", *CACHE_WRITES,
-    "input_audio", "output_audio", "input_image", "output_image", "request",
-)  # fmt: skip
 PPM = 1_000_000
+_UNIT = HOUR_S * PPM
+
+BASE = {
+    "service_tier": frozenset(("default", "standard", "auto", "on_demand")),
+    "speed": frozenset(("standard",)),
+    "inference_geo": frozenset(("global", "not_available")),
+}
+"""By the name under which usage says how a request was served: the answers that mean no variant."""
 
 
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pico-USD per token (or per request) by rate name; `version` is what a usage event pins."""
+class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Complete rates of a request with strictly more than so many input tokens, for all of it."""
+
+    above_input_tokens: int
+    rates: dict[str, int]
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Complete rates of one way to be served other than the usual one."""
+
+    rates: dict[str, int]
+    tiers: tuple[Tier, ...] = ()
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
+    """Rates by the names of `price_tables.RATES`; `version` is what a usage event pins.
+
+    `services` has variants by what a provider calls them: a service tier (`flex`), a speed (`fast`), a region (`us`), or
+    several at once, sorted and joined (`fast+us`).
+    """
 
     version: int
     rates: dict[str, int]
+    tiers: tuple[Tier, ...] = ()
+    services: dict[str, Variant] = {}
 
-    def rate(self, name: str, *fallbacks: str) -> int:
-        """The rate of that name, else the dearest of the fallbacks that exist: never free by accident."""
-        if name in self.rates:
-            return self.rates[name]
-        return max(self.rates[other] for other in fallbacks if other in self.rates)
+    @cached_property
+    def tables(self) -> Tables:
+        """The price worked out; made when it is first asked for, because a catalogue holds more than is used."""
+        return Tables(_table(self), {name: _table(variant) for name, variant in self.services.items()})
+
+
+class Bound(NamedTuple):
+    """The most that a request can use. `variants`: those that may serve it, beside base; None if any may."""
+
+    input_tokens: int
+    output_tokens: int
+    searches: int = 0
+    seconds: int = 0
+    requests: int = 1
+    tool_image_input: int = 0
+    tool_image_output: int = 0
+    variants: tuple[str, ...] | None = None
 
 
 def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
-    """The exact bill for this usage, rounded up once. `markup_ppm` is a factor in millionths (1,000,000: none)."""
-    return round_up_to_nanos((quantity * markup_ppm, picos, PPM) for quantity, picos in _parts(price, usage))
+    """The exact bill for this usage, rounded up once. `markup_ppm` is a factor in millionths (1,000,000: none).
+
+    What was served by a variant of a name that the price does not have is billed by the dearest of its tables: a name
+    that came up since the price was made must not be billed at base (wire.md 7).
+    """
+    served = _served(usage)
+    return round_up_to_nanos(((markup_ppm, price.tables.ticks(usage, served), _UNIT),))
 
 
-def quote_nanos(price: Price, *, input_tokens: int, output_tokens: int, markup_ppm: int = PPM) -> Nanos:
-    """The most that a request of at most so many tokens can cost, whatever buckets the provider puts them in."""
-    dearest_input = max(picos for name, picos in price.rates.items() if _is_input(name))
-    dearest_output = max(picos for name, picos in price.rates.items() if name.startswith("output"))
-    parts = (
-        (input_tokens, dearest_input),
-        (output_tokens, dearest_output),
-        (1, price.rates.get("request", 0)),
+def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
+    """The most that usage within the bound can cost, whatever buckets the provider puts it in, and whoever serves it.
+
+    Each quantity is at the dearest rate of all sheets that can apply, so no bill is above it (wire.md 8).
+    """
+    dearest = price.tables.dearest(bound.variants, bound.input_tokens)
+    picos = (
+        bound.input_tokens * dearest.input
+        + bound.output_tokens * dearest.output
+        + max(1, bound.requests) * dearest.request
+        + bound.searches * dearest.web_search
+        + bound.tool_image_input * dearest.tool_image_input
+        + bound.tool_image_output * dearest.tool_image_output
     )
-    return round_up_to_nanos((quantity * markup_ppm, picos, PPM) for quantity, picos in parts)
+    return round_up_to_nanos(((markup_ppm, picos * HOUR_S + bound.seconds * dearest.second, _UNIT),))
 
 
-def _is_input(name: str) -> bool:
-    return name.startswith(("input", "cache"))
+def known_variants(price: Price) -> frozenset[str]:
+    """The variants that the price has rates for; to ask for another one is to ask for something unpriced."""
+    return frozenset(price.services)
 
 
-def _parts(price: Price, usage: Usage) -> Iterator[tuple[int, int]]:
-    """(quantity, pico-USD each) of every billable part; tokens with a rate of their own leave their parent's count."""
-    for parent, total in (("input", usage.get("input_uncached", 0)), ("output", usage.get("output", 0))):
-        left = total
-        for kind in (f"{parent}_audio", f"{parent}_image"):
-            if kind in price.rates:
-                own = min(usage.get(kind, 0), left)
-                left -= own
-                yield own, price.rates[kind]
-        yield left, price.rates[parent]
-    yield usage.get("cache_read", 0), price.rate("cached_input", "input")
-    yield usage.get("cache_write", 0), max(price.rate(name, *CACHE_WRITES, "input") for name in CACHE_WRITES)
-    for name in CACHE_WRITES:
-        yield usage.get(name, 0), price.rate(name, *CACHE_WRITES, "input")
-    yield 1, price.rates.get("request", 0)
+_NONE: frozenset[str] = frozenset()
+
+
+def _served(usage: Usage) -> frozenset[str]:
+    """The names of the variants that served; mostly none."""
+    names = [name for kind, base in BASE.items() if (name := usage.get(kind)) and name not in base]
+    return frozenset(names) if names else _NONE
+
+
+def _table(rated: Price | Variant) -> Table:
+    return Table(rated.rates, [(tier.above_input_tokens, tier.rates) for tier in rated.tiers])

@@ -15,7 +15,7 @@ from ledger.cold import ColdBook, Document
 from ledger.hot import Fenced
 from ledger.link import Caller, StoreUnavailable
 from ledger.policy import AccountPolicy, AccountRecord, KeyPolicy, KeyRecord, Limits
-from ledger.prices import Price
+from ledger.price_documents import price_of
 from ledger.vault import Vault
 
 _OLD_CONFIG_S = 86_400
@@ -142,7 +142,7 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
         d["_id"]: catalogue.Model(
             name=d["_id"],
             targets=tuple(catalogue.Target(t["upstream"], t["model"]) for t in d["targets"]),
-            price=Price(version=d["price_version"], rates={name: int(picos) for name, picos in d["rates"].items()}),
+            price=price_of(d, version=d["price_version"]),
             max_output_tokens=d["max_output_tokens"],
             max_input_tokens=d["max_input_tokens"],
             reasons=d.get("reasons", False),

@@ -17,10 +17,43 @@ from ledger import publish, reopen
 from ledger.cold import ColdBook
 from ledger.link import Link
 from ledger.vault import Vault
+from tests.faults import options
 from tests.stack import Stack, running_stack
 from weir.bundled import Mongod, Valkey, free_port, leashed
 
 MASTER_KEY = bytes(range(32))
+_TOGETHER = {
+    "tests/faults/": "faults",
+    "tests/integration/test_up.py": "up",
+    "tests/integration/test_sentinel.py": "up",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who shares a test process: what kills and times processes runs one after the other, what shares a Weir shares it,
+    and a file stays together.
+    """
+    for item in items:
+        path = item.nodeid.split("::")[0]
+        shared = "stack" if "stack" in getattr(item, "fixturenames", ()) else path
+        group = next((name for start, name in _TOGETHER.items() if path.startswith(start)), shared)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the fault runs reached."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    found = [
+        v
+        for r in reports
+        if getattr(r, "when", "") == "teardown"
+        for k, v in r.user_properties
+        if k == options.PROPERTY
+    ]
+    if found:
+        terminalreporter.section(f"faults, {options.FORM} form, seed {options.SEED}")
+        for line in found:
+            terminalreporter.write_line(line)
 
 
 def wait_until(what: Callable[[], bool], *, seconds: float = 60, why: str = "") -> None:
@@ -78,7 +111,7 @@ def mongod(folder: Path, *extra: str) -> Iterator[Mongod]:
 
 @pytest.fixture(scope="session")
 def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with mongod(tmp_path_factory.mktemp("mongod")) as server:
+    with mongod(tmp_path_factory.mktemp("mongod"), "--setParameter", "ttlMonitorSleepSecs=1") as server:
         yield server
 
 

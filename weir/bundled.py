@@ -80,6 +80,14 @@ class Valkey:
         return [str(valkey_binary()), *words, *self.extra]
 
 
+_PARAMETERS = (
+    "diagnosticDataCollectionEnabled=false",
+    "shutdownTimeoutMillisForSignaledShutdown=100",
+    # What a killed admin API had begun keeps its account's documents for so long, and not for MongoDB's 60 s.
+    "transactionLifetimeLimitSeconds=5",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Mongod:
     """How to run mongod on `port` with its files in `folder`, as a replica set of one."""
@@ -111,10 +119,15 @@ class Mongod:
                 "weir",
             ),
             *("--logpath", str(self.folder / "mongod.log"), "--logappend", "--wiredTigerCacheSizeGB", "0.25"),
-            *("--setParameter", "diagnosticDataCollectionEnabled=false", "--nounixsocket"),
-            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
+            "--nounixsocket",
+            *(word for name in _PARAMETERS if not self._sets(name) for word in ("--setParameter", name)),
             *self.extra,
         ]
+
+    def _sets(self, parameter: str) -> bool:
+        """Whether the caller sets it otherwise: mongod takes a parameter once."""
+        name, _, _ = parameter.partition("=")
+        return any(word.startswith(f"{name}=") for word in self.extra)
 
 
 def free_port() -> int:

@@ -26,6 +26,7 @@ from weir.client import path
 from weir.tables import Column, Row, lines, table, usd
 from weir.verbs_catalogue import model_app, upstream_app
 from weir.verbs_plans import plan_app
+from weir.verbs_prices import prices_app
 
 account_app = typer.Typer(no_args_is_help=True, help="Accounts: who pays.")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of an account.")
@@ -41,6 +42,7 @@ def mount(app: typer.Typer) -> None:
         ("plan", plan_app),
         ("model", model_app),
         ("upstream", upstream_app),
+        ("prices", prices_app),
     ):
         app.add_typer(part, name=name)
     app.command("usage")(usage)

@@ -9,7 +9,8 @@ import typer
 
 from weir.asking import Json, Once, Usd, asked, given, show
 from weir.client import path
-from weir.tables import Row, lines, usd
+from weir.price_lines import price_table
+from weir.tables import Row, lines
 
 model_app = typer.Typer(no_args_is_help=True, help="Models and their prices.")
 upstream_app = typer.Typer(no_args_is_help=True, help="Provider endpoints and their credentials.")
@@ -21,10 +22,13 @@ def model_add(
     upstream: Annotated[
         list[str], typer.Option(help="NAME, or NAME=MODEL if it is called otherwise there; repeatable")
     ],
-    input_price: Annotated[str, typer.Option("--input", help="USD per million input tokens")],
-    output_price: Annotated[str, typer.Option("--output", help="USD per million output tokens")],
     max_output_tokens: Annotated[int, typer.Option()],
-    max_input_tokens: Annotated[int | None, typer.Option(help="the context window; 1,000,000 if not given")] = None,
+    book: Annotated[bool, typer.Option("--book", help="at the price book's price, by its exact name there")] = False,
+    input_price: Annotated[str | None, typer.Option("--input", help="USD per million input tokens")] = None,
+    output_price: Annotated[str | None, typer.Option("--output", help="USD per million output tokens")] = None,
+    max_input_tokens: Annotated[
+        int | None, typer.Option(help="the context window; the book's, or 1,000,000, if not given")
+    ] = None,
     cached_input: Annotated[str | None, typer.Option(help="USD per million cached input tokens")] = None,
     per_request: Usd = None,
     rate: Annotated[list[str] | None, typer.Option(help="any other, such as cache_write_5m=3.75; repeatable")] = None,
@@ -33,16 +37,20 @@ def model_add(
     as_json: Json = False,
 ) -> None:
     """Add a model with its price, or replace it."""
-    price = {
-        "input_per_million_usd": input_price,
-        "output_per_million_usd": output_price,
-        "cached_input_per_million_usd": cached_input,
-        "per_request_usd": per_request,
-        **{f"{kind}_per_million_usd": amount for kind, amount in map(_pair, rate or ())},
-    }
+    price = given(
+        **{
+            "input_per_million_usd": input_price,
+            "output_per_million_usd": output_price,
+            "cached_input_per_million_usd": cached_input,
+            "per_request_usd": per_request,
+            **{f"{kind}_per_million_usd": amount for kind, amount in map(_pair, rate or ())},
+        }
+    )
+    if book == bool(price):
+        raise typer.BadParameter("give either --book, or the price: --input and --output")
     body = {
         "upstreams": [{"upstream": at, "model": there or name} for at, there in map(_pair, upstream)],
-        "price": given(**price),
+        "price": "book" if book else price,
         "max_output_tokens": max_output_tokens,
         "max_input_tokens": max_input_tokens,
         "markup": markup,
@@ -84,9 +92,10 @@ def upstream_add(
 
 def _model_lines(model: Row) -> Iterable[str]:
     at = [f"{target['upstream']} ({target['model']})" for target in model["upstreams"]]
-    prices = [(name.removesuffix("_usd").replace("_", " "), usd(text)) for name, text in model["price"].items()]
     rest = [("markup", model["markup"]), ("price version", model["price_version"])]
-    return lines([("name", model["name"]), ("upstreams", at), *prices, *rest])
+    yield from lines([("name", model["name"]), ("upstreams", at), *rest])
+    yield ""
+    yield from price_table(model["price"])
 
 
 def _pair(text: str) -> tuple[str, str]:

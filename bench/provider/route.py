@@ -18,6 +18,20 @@ _POSTS: tuple[tuple[str, Dialect, Endpoint], ...] = (
     ("/completions", OPENAI, "completions"),
     ("/responses", OPENAI, "responses"),
     ("/embeddings", OPENAI, "embeddings"),
+    *(
+        (path, OPENAI, "plain")
+        for path in (
+            "/responses/input_tokens",
+            "/responses/compact",
+            "/images/generations",
+            "/images/edits",
+            "/images/variations",
+            "/audio/speech",
+            "/audio/transcriptions",
+            "/audio/translations",
+            "/moderations",
+        )
+    ),
     ("/messages", ANTHROPIC, "messages"),
     ("/messages/count_tokens", ANTHROPIC, "count_tokens"),
 )

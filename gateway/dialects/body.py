@@ -23,8 +23,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise BadBody("The body is not valid JSON.") from None
     if not isinstance(parsed, dict):
         raise BadBody("The body must be a JSON object.")
+    try:
+        again = orjson.dumps(parsed)
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        raise BadBody("The body is nested too deeply.") from None
     # A parser keeps one of two equal names and drops the other with its quotes, so the count of quotes tells (wire.md 6).
-    if _quotes(body) != _quotes(orjson.dumps(parsed)):
+    if _quotes(body) != _quotes(again):
         raise BadBody("The body has the same name twice in one JSON object.")
     return parsed
 

@@ -1,5 +1,6 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
+import re
 import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +9,7 @@ import httpx2
 
 from gateway import metrics
 from gateway.catalogues import Opened
+from gateway.dialects.shape import Dialect, Outgoing
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
@@ -19,6 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 600.0
 _CONNECTIONS = 2_000
 _ENDPOINTS = 4_096
+_ORIGIN_SLASHES = 2  # https://host
 
 
 class Answer(Protocol):
@@ -101,11 +104,16 @@ class _StockAnswer:
         await self._response.aclose()
 
 
-def make_sender(kind: str, ca_file: str) -> Sender:
-    """The transport of this name, `fast` or `httpx2`: HTTP/1.1, keep-alive, verified TLS, no proxies, no redirects."""
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """Verified TLS with the system's roots, and with those in `ca_file` if it is given."""
     context = ssl.create_default_context()
     if ca_file:
         context.load_verify_locations(ca_file)
+    return context
+
+
+def make_sender(kind: str, context: ssl.SSLContext) -> Sender:
+    """The transport of this name, `fast` or `httpx2`: HTTP/1.1, keep-alive, verified TLS, no proxies, no redirects."""
     return FastSender(context) if kind == "fast" else StockSender(context)
 
 
@@ -117,13 +125,28 @@ class Chosen(NamedTuple):
     credential: str
 
 
-def choose(model: Model, opened: Opened) -> Chosen:
-    """The model's first upstream; more than one is the business of pools."""
+def choose(model: Model, opened: Opened, dialect: Dialect) -> Chosen:
+    """The model's first upstream that understands the dialect; more than one is the business of pools."""
     for target in model.targets:
         upstream = opened.book.upstreams.get(target.upstream)
-        if upstream is not None:
+        if upstream is not None and upstream.provider in dialect.providers:
             return Chosen(upstream, target, opened.credentials[upstream.id])
     raise unavailable("No upstream serves this model at the moment; please try again.")
+
+
+_VERSION = re.compile(r"/v1(?:alpha|beta)?$")
+
+
+def join(upstream: Upstream, path: str) -> str:
+    """Where a path lies. OpenAI's base URLs end in their version and the others' do not, as their SDKs have it; whoever
+    wrote the version where it does not belong meant the same.
+    """
+    base = upstream.base_url.rstrip("/")
+    if upstream.provider in ("anthropic", "gemini"):
+        base = _VERSION.sub("", base)
+    elif upstream.provider in ("openai", "xai") and base.count("/") == _ORIGIN_SLASHES:
+        base += "/v1"
+    return base + path
 
 
 class Upstreams:
@@ -132,12 +155,15 @@ class Upstreams:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    async def ask(self, chosen: Chosen, path: str, headers: Headers, body: bytes) -> Answer:
-        """The upstream's answer, its body still to be read."""
+    async def ask(
+        self, chosen: Chosen, dialect: Dialect, headers: Headers, outgoing: Outgoing, *, form: bool = False
+    ) -> Answer:
+        """The upstream's answer, its body still to be read. `form`: the body is a multipart form, not JSON."""
         name = chosen.upstream.name
-        url = chosen.upstream.base_url.rstrip("/") + path
+        url = join(chosen.upstream, outgoing.path)
+        sent = to_upstream(headers, dialect.credential(chosen.credential), form=form)
         try:
-            answer = await self._sender.post(url, to_upstream(headers, chosen.credential), body)
+            answer = await self._sender.post(url, sent, outgoing.body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             self._failed(name, "connect", error)
             raise unavailable("The upstream does not answer at the moment; please try again.") from None

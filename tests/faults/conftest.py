@@ -14,7 +14,6 @@ from tests.faults.options import Tally
 from tests.faults.servers import KINDS, Kind
 
 _FULL_S = 3600
-_lines: list[str] = []
 _failed = pytest.StashKey[bool]()
 
 
@@ -39,13 +38,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _lines:
-        terminalreporter.section(f"faults, {options.FORM} form, seed {options.SEED}")
-        for line in _lines:
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture
 def tally(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
     """What this test counts."""
@@ -54,7 +46,7 @@ def tally(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     tally = Tally(request.node.name.removeprefix("test_"))
     yield tally
     passed = tally.checked and not request.node.stash.get(_failed, True)
-    _lines.append(tally.write(folder, passed=passed))
+    request.node.user_properties.append((options.PROPERTY, tally.write(folder, passed=passed)))
     assert tally.checked or not passed, "the test never checked its counts"
 
 

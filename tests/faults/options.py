@@ -15,7 +15,8 @@ from typing import Any
 
 FORM = os.environ.get("WEIR_FAULTS", "short")
 assert FORM in ("short", "full"), "WEIR_FAULTS is short or full"
-SEED = int(os.environ.get("WEIR_FAULTS_SEED") or secrets.randbelow(2**32))
+SEED = int(os.environ.setdefault("WEIR_FAULTS_SEED", str(secrets.randbelow(2**32))))  # one for all test processes
+PROPERTY = "faults"  # the report's property with the line for the terminal
 RECOVERY_S = 5.0  # from a restart to the next request served
 
 

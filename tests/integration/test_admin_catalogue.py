@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
 
 from ledger import catalogue, keyspace
 from ledger.catalogue import Catalogue, Target
 from ledger.cold import ColdBook
 from ledger.link import Link
-from ledger.prices import cost_nanos
+from ledger.prices import Price, Tier, cost_nanos, known_variants
 from ledger.vault import Vault
 from tests.integration.admin import PRICE, UPSTREAM, Api, hashed, serving
 
@@ -147,20 +148,62 @@ async def test_a_price_has_versions(api: Api, opened: Link) -> None:
         await api(method, "/models/gpt-x", status=404)
 
 
-async def test_what_cannot_be_billed_is_refused_by_name(api: Api) -> None:
+async def test_tiers_and_service_tiers_are_in_force_with_the_markup(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    flex = {"input_per_million_usd": "1", "tiers": [{"above_input_tokens": 500, "output_per_million_usd": "9"}]}
+    price = {
+        **PRICE,
+        "per_second_usd": "0.0001",
+        "web_search_per_thousand_usd": "10",
+        "tiers": [{"above_input_tokens": 200, "input_per_million_usd": "4"}],
+        "service_tiers": {"flex": flex, "fast+us": {"input_per_million_usd": "3"}},
+    }
+    made = await api.model(price=price, markup="1.5")
+    kept = (await in_force(opened)).models["gpt-x"].price
+    assert known_variants(kept) == {"flex", "fast+us"}
+    rest = {"second": 540 * 10**9, "web_search": 15 * 10**9}
+    assert kept.rates == {"input": 3 * 10**6, "output": 12 * 10**6, **rest}
+    assert kept.tiers == (Tier(200, {"input": 6 * 10**6, "output": 12 * 10**6, **rest}),)
+    assert kept.services["flex"].tiers == (Tier(500, {"input": 1_500_000, "output": 13_500_000, **rest}),)
+    assert cost_nanos(kept, {"input_uncached": 201, "audio_seconds": 2}) == 201 * 6_000 + 300_000
+    assert cost_nanos(kept, {"input_uncached": 10, "speed": "fast", "inference_geo": "us"}) == 45_000
+    assert made["price"]["tiers"][0]["input_per_million_usd"] == "4.00"
+    assert made["services_picos"]["flex"]["rates"]["input"] == 1_500_000
+    body = {"upstreams": [{"upstream": "openai", "model": "gpt-x"}], "max_output_tokens": 1, "markup": "1.5"}
+    again = await api("PUT", "/models/gpt-x", {**body, "price": made["price"]})
+    assert again["price_version"] == made["price_version"]
+    (version,) = (await api("GET", "/prices"))["items"]
+    assert (version["price"]["tiers"][0]["input_per_million_usd"], version["tiers_picos"]) == (
+        "6.00",
+        made["tiers_picos"],
+    )
+    fewer = {name: value for name, value in made["price"].items() if name != "tiers"}
+    dearer = await api("PUT", "/models/gpt-x", {**body, "price": fewer})
+    assert dearer["price_version"] == made["price_version"] + 1
+
+
+async def test_what_was_stored_before_there_were_tiers_is_read(api: Api, cold: ColdBook, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    made = await api.model()
+    rates = {"input": Int64(2 * 10**6), "output": Int64(8 * 10**6)}
+    await cold.models.update_one({"_id": "gpt-x"}, {"$set": {"entered": rates, "rates": rates}})
+    await cold.prices.update_one({"_id": 1}, {"$set": {"rates": rates}})
+    assert await api("GET", "/models/gpt-x") == made
+    body = {"upstreams": [{"upstream": "openai", "model": "gpt-x"}], "price": PRICE, "max_output_tokens": 16_384}
+    assert (await api("PUT", "/models/gpt-x", body))["price_version"] == 1
+    assert (await in_force(opened)).models["gpt-x"].price == Price(1, {"input": 2 * 10**6, "output": 8 * 10**6})
+
+
+async def test_what_is_no_price_is_refused_by_field(api: Api) -> None:
     await api("POST", "/upstreams", UPSTREAM, status=201)
     body = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 1}
-    for field, value in (
-        ("per_second_usd", "0.1"),
-        ("web_search_per_thousand_usd", "10"),
-        ("tiers", [{"above_input_tokens": 200_000, "input_per_million_usd": "4"}]),
-        ("service_tiers", {"flex": {}}),
+    for field, value, where in (
+        ("per_second_usd", "1e-13", "per_second_usd"),
+        ("tiers", [{"above_input_tokens": 200_000, "input_per_million_usd": "-4"}], "tiers.0.input_per_million_usd"),
+        ("service_tiers", {"flex": {"input": "1"}}, "service_tiers.flex.input"),
     ):
         refused = await api("PUT", "/models/m", {**body, "price": {**PRICE, field: value}}, status=422)
-        assert refused["errors"] == [
-            {"field": f"price.{field}", "message": "cannot be billed by this version yet, so it is not accepted"}
-        ]
-    assert "book is not served" in (await api("PUT", "/models/m", {**body, "price": "book"}, status=422))["detail"]
+        assert [error["field"] for error in refused["errors"]] == [f"price.{where}"]
     changes: list[dict[str, Any]] = [
         *({"upstreams": []}, {"upstreams": [{"upstream": "nobody", "model": "m"}]}, {"max_output_tokens": None}),
         *({"markup": "0"}, {"markup": "1.0000001"}, {"price": {"input_per_million_usd": "1"}}, {"more": 1}),

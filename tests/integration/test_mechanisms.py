@@ -43,6 +43,9 @@ class Silent:
     rid = "long"
     place = PLACE
 
+    def look(self, now: float) -> None:
+        assert now > 0
+
     def used_nanos(self) -> int:
         return 0
 

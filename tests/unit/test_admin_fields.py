@@ -1,6 +1,5 @@
-"""Money as people type it, prices as integers, pages, claims and tables: the pure parts of the admin API."""
+"""Money as people type it, pages, claims and tables: the pure parts of the admin API."""
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -8,14 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from admin_api import price_form
 from admin_api.fields import Body, CapUsd, Factor, Usd, UsdPerMillion, money_pair, show_picos
 from admin_api.idempotency import claim
 from admin_api.paging import after, page
-from admin_api.price_form import PriceForm
 from admin_api.problems import Problem
 from ledger.money import MAX_NANOS
-from ledger.prices import RATES
 from weir.tables import lines, table, usd
 
 USD = TypeAdapter[int](Usd)
@@ -86,21 +82,6 @@ def test_a_rate_is_shown_as_it_is_entered(picos: int) -> None:
 @given(st.integers(-MAX_NANOS, MAX_NANOS))
 def test_an_amount_is_shown_as_it_is_entered(nanos: int) -> None:
     assert USD.validate_python(money_pair("x", nanos)["x_usd"]) == nanos
-
-
-def test_every_rate_has_a_field() -> None:
-    assert {price_form.field_of(rate) for rate in RATES} <= PriceForm.model_fields.keys()
-    form = PriceForm.model_validate({price_form.field_of(rate): "0.5" for rate in RATES})
-    assert form.rates(markup_ppm=10**6) == {rate: 5 * 10**11 if rate == "request" else 500_000 for rate in RATES}
-
-
-@given(st.integers(0, 10**12), st.integers(1, 10**9))
-def test_a_markup_never_loses_to_rounding(picos: int, ppm: int) -> None:
-    form = PriceForm.model_validate(
-        {f"{side}_per_million_usd": show_picos(picos, scale=10**6) for side in ("input", "output")}
-    )
-    exact = Decimal(picos) * ppm / 10**6
-    assert 0 <= form.rates(markup_ppm=ppm)["input"] - exact < 1
 
 
 class _Secret(Body):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.body import BadBody, add_member, parse_object, replace_member
-from gateway.dialects.openai import read_request, write_request
+from gateway.dialects.openai.chat import Chat
+from gateway.dialects.shape import Asked, Call
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 VALUES = st.recursive(
@@ -21,6 +22,14 @@ OBJECTS = st.dictionaries(TEXT, VALUES, max_size=5)
 
 def written(value: Any, *, spaced: bool, ascii_only: bool) -> bytes:
     return json.dumps(value, ensure_ascii=ascii_only, indent=1 if spaced else None).encode()
+
+
+def read_request(body: bytes) -> Asked:
+    return Chat().read(Call(body))
+
+
+def write_request(body: bytes, asked: Asked, *, model: str, cap: int | None) -> bytes:
+    return Chat().write(Call(body), asked, model=model, cap=cap).body
 
 
 @given(OBJECTS, st.booleans(), st.booleans())
@@ -43,6 +52,17 @@ def test_a_name_twice_is_refused_however_deep_and_however_spelt(
         body = f'{{"outer": [{body}]}}'
     with pytest.raises(BadBody, match="twice"):
         parse_object(body.encode())
+
+
+@pytest.mark.wire("6.10")
+@pytest.mark.parametrize("depth", [100, 300, 900, 5_000, 100_000])
+def test_deep_nesting_is_read_or_refused_and_never_a_failure(depth: int) -> None:
+    body = b'{"a":' * depth + b"1" + b"}" * depth
+    if depth <= 200:
+        assert parse_object(body)
+    else:
+        with pytest.raises(BadBody):
+            parse_object(body)
 
 
 @given(OBJECTS, VALUES, VALUES, st.booleans())

@@ -58,6 +58,7 @@ def test_every_single_changed_character_of_the_alphabet_is_refused() -> None:
         KEY.encode() * 2,
         KEY.upper().encode(),
     ],
+    ids=["empty", "prefix", "line end", "space", "short", "twice", "capitals"],
 )
 def test_other_forms_are_refused(key: bytes) -> None:
     assert keys.parse(key) is None

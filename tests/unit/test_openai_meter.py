@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.openai import Meter
+from gateway.dialects.meter import Events, Meter, Whole
+from gateway.dialects.openai.chat import ChatTab
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 CHAT = sorted(
@@ -31,7 +32,7 @@ def splits(body: bytes) -> Iterator[list[bytes]]:
 
 
 def metered(pieces: list[bytes], *, streamed: bool, hide: bool) -> tuple[Meter, bytes]:
-    meter = Meter(streamed=streamed, hide_usage=hide)
+    meter = Meter(ChatTab(), Events() if streamed else Whole(), hide=hide)
     out = b"".join([meter.feed(piece) for piece in pieces])
     return meter, out + meter.finish()
 

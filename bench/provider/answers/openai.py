@@ -39,6 +39,8 @@ def error(status: int, message: str) -> dict[str, Any]:
 def respond(call: Call, behaviour: Behaviour) -> Reply:
     if call.endpoint == "models":
         return _models(behaviour)
+    if call.endpoint == "plain":  # what is scripted in whole; by itself it says nothing, for nothing
+        return whole(b"{}", JSON_TYPE, behaviour.chunks)
     if call.endpoint == "embeddings":
         return _embeddings(call, behaviour)
     if call.endpoint == "responses":

@@ -11,7 +11,9 @@ from bench.provider.script import Behaviour
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 
-Endpoint = Literal["chat", "completions", "responses", "embeddings", "messages", "generate", "count_tokens", "models"]
+Endpoint = Literal[
+    "chat", "completions", "responses", "embeddings", "messages", "generate", "count_tokens", "models", "plain"
+]
 FREE: frozenset[Endpoint] = frozenset({"count_tokens", "models"})
 
 _WORD = re.compile(r"\S+\s*")

@@ -1,0 +1,1 @@
+"""Anthropic's wire format (wire.md section 2)."""

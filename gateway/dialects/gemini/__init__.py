@@ -1,0 +1,1 @@
+"""Gemini's own wire format (wire.md section 3)."""

@@ -1,0 +1,200 @@
+"""Reading a copy of an answer as it passes: cutters find the documents in the bytes, a tab adds up what they say.
+
+A meter forwards every byte as it came, but for an extra frame that the caller did not ask for. It is fed any split of the
+bytes and finds the same usage (wire.md 5).
+"""
+
+import re
+from typing import Any, Protocol
+
+import orjson
+
+from gateway.dialects.sse import Frames, data_of
+
+Usage = dict[str, int | str]
+MAX_ANSWER = 256 * 1024 * 1024
+
+
+class Tab:
+    """What an answer has come to so far. A format says which documents matter and what they mean.
+
+    `done`: the answer said that it is whole. `marks`: bytes of which a document has at least one if it says anything
+    but text; all others are never parsed. `written`: finds what a model wrote, for when no usage comes.
+    """
+
+    marks: tuple[bytes, ...] = ()
+    written: re.Pattern[bytes] = re.compile(rb"$^")
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.done = False
+        self.content_frames = 0
+        self.content_bytes = 0
+
+    def concerns(self, piece: bytes) -> bool:
+        """Whether a piece is to be parsed."""
+        return any(mark in piece for mark in self.marks)
+
+    def pass_over(self, piece: bytes) -> None:
+        """Count what was written for the caller to read; the JSON around it is no output."""
+        found = sum(map(len, self.written.findall(piece)))
+        self.content_bytes += found
+        self.content_frames += found > 0
+
+    def read(self, document: dict[str, Any]) -> bool:
+        """A parsed document; True if it is an extra that the caller did not ask for."""
+        raise NotImplementedError
+
+    def usage(self) -> Usage | None:
+        """The disjoint buckets that the provider reported, without zeros; None if it reported nothing."""
+        raise NotImplementedError
+
+    def estimate(self) -> Usage | None:
+        """What an answer without usage came to, where the endpoint knows better than a token for every 4 bytes."""
+        return None
+
+
+class CountTab(Tab):
+    """A number that costs nothing, such as a count of tokens: what it counts was not used."""
+
+    def read(self, document: dict[str, Any]) -> bool:
+        del document
+        self.done = True
+        return False
+
+    def usage(self) -> Usage | None:
+        return {} if self.done else None
+
+
+class Cutter(Protocol):
+    """Cuts a byte stream into pieces, each with one document in it."""
+
+    def feed(self, data: bytes) -> list[bytes]: ...
+    def rest(self) -> bytes: ...
+    def document(self, piece: bytes) -> bytes: ...
+
+
+class Whole:
+    """One document: the whole body."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self._size += len(data)
+        if self._size <= MAX_ANSWER:
+            self._parts.append(data)
+        return []
+
+    def rest(self) -> bytes:
+        return b"".join(self._parts)
+
+    def document(self, piece: bytes) -> bytes:
+        return piece
+
+
+class Events(Frames):
+    """One document in each server-sent event."""
+
+    def document(self, piece: bytes) -> bytes:
+        return data_of(piece)
+
+
+class Meter:
+    """Feeds a tab with the pieces of an answer. `hide` swallows the extras that the tab finds."""
+
+    def __init__(self, tab: Tab, cutter: Cutter, *, hide: bool = False) -> None:
+        self._tab = tab
+        self._cutter = cutter
+        self._whole = isinstance(cutter, Whole)
+        self._hide = hide
+
+    @property
+    def model(self) -> str | None:
+        """The model that served, as the provider names it."""
+        return self._tab.model
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer said that it is whole."""
+        return self._tab.done
+
+    @property
+    def content_frames(self) -> int:
+        """How many pieces had text in them: a lower bound of the output tokens."""
+        return self._tab.content_frames
+
+    @property
+    def content_bytes(self) -> int:
+        """How many bytes of text there were, as JSON spells them."""
+        return self._tab.content_bytes
+
+    def usage(self) -> Usage | None:
+        return self._tab.usage()
+
+    def estimate(self) -> Usage | None:
+        """All buckets of an answer without usage, for an endpoint whose input or output is no text; None for text."""
+        return self._tab.estimate()
+
+    def output_seen(self) -> int:
+        """Output tokens that the bytes seen stand for when nothing was reported; never too few (design.md section 4)."""
+        return max(self._tab.content_frames, -(-self._tab.content_bytes // 4))
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to pass on now."""
+        pieces = self._cutter.feed(data)
+        if not self._hide:
+            for piece in pieces:
+                self._look(piece)
+            return data
+        return b"".join([piece for piece in pieces if not self._look(piece)])
+
+    def finish(self) -> bytes:
+        """The answer has ended: what is left to pass on (a frame that was never ended)."""
+        rest = self._cutter.rest()
+        extra = bool(rest) and self._look(rest)
+        return rest if self._hide and not extra else b""
+
+    def _look(self, piece: bytes) -> bool:
+        tab = self._tab
+        if not self._whole and not tab.concerns(piece):
+            tab.pass_over(piece)
+            return False
+        try:
+            document = orjson.loads(self._cutter.document(piece))
+        except orjson.JSONDecodeError:
+            tab.pass_over(piece)
+            return False
+        if not isinstance(document, dict):
+            tab.pass_over(piece)
+            return False
+        extra = tab.read(document)
+        if self._whole:
+            tab.done = True
+        if not extra and not (self._whole and tab.usage() is not None):
+            tab.pass_over(piece)
+        return extra
+
+
+def count(fields: Any, name: str) -> int:
+    """A count of an answer: a whole number above zero, else 0. What is no number is no reason to lose the rest."""
+    value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53 else 0
+
+
+def inner(fields: Any, name: str) -> dict[str, Any]:
+    """An object inside an object; an empty one if it is not there."""
+    value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def text(fields: Any, name: str) -> str | None:
+    """A short string of an answer, such as a model's name; never more of it than a name has."""
+    value = fields.get(name) if isinstance(fields, dict) else None
+    return value[:200] if isinstance(value, str) and value else None
+
+
+def buckets(**counts: int | str | None) -> Usage:
+    """Without zeros: zero means absent."""
+    return {name: value for name, value in counts.items() if value}

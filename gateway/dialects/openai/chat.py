@@ -1,0 +1,121 @@
+"""OpenAI chat completions: what a request asks for and what an answer used (wire.md sections 1b, 1c and 4).
+
+The one dialect in which usage must be asked for on a stream: Weir asks where the caller did not, and swallows the extra
+frame.
+"""
+
+import re
+from typing import Any
+
+from gateway.dialects import body as json_body
+from gateway.dialects import fields
+from gateway.dialects.meter import Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.openai import options
+from gateway.dialects.shape import Asked, Call, Outgoing
+
+CAP_FIELD = "max_completion_tokens"
+# Text that a model wrote: answers, refusals, tool arguments, and the reasoning that compatible servers show.
+WRITTEN = re.compile(
+    rb'"(?:content|refusal|arguments|reasoning|reasoning_content)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL
+)
+
+
+class Chat:
+    """POST /chat/completions."""
+
+    name = "chat.completions"
+    free = False
+
+    def read(self, call: Call) -> Asked:
+        parsed = json_body.parse_object(call.body)
+        usage_switch = fields.record(parsed, "stream_options")
+        streamed = fields.flag(parsed, "stream")
+        # max_completion_tokens wins over its deprecated name, for the provider as for the quote (wire.md 1c).
+        cap, old_cap = fields.whole(parsed, CAP_FIELD), fields.whole(parsed, "max_tokens")
+        searched = parsed.get("web_search_options") is not None
+        return Asked(
+            model=fields.model(parsed),
+            streamed=streamed,
+            cap=old_cap if cap is None else cap,
+            choices=fields.whole(parsed, "n") or 1,
+            by_reference=searched or options.opaque(call.body, parsed),
+            searches=options.SEARCHES if searched else 0,
+            variants=options.variants(parsed),
+            stored=options.stored(parsed) or options.stored_inside(parsed.get("messages")),
+            hide_usage=streamed and not (usage_switch and usage_switch.get("include_usage")),
+            parsed=parsed,
+        )
+
+    def write(self, call: Call, asked: Asked, *, model: str, cap: int | None) -> Outgoing:
+        body = fields.put_model(call.body, asked.model, model)
+        if asked.hide_usage:
+            body = options.with_usage(body, asked.parsed)
+        if cap is not None:
+            body = fields.put(body, asked.parsed, CAP_FIELD, cap)
+        return Outgoing("/chat/completions", body)
+
+    def meter(self, asked: Asked, content_type: bytes) -> Meter:
+        if content_type.startswith(b"text/event-stream"):
+            return Meter(ChatTab(), Events(), hide=asked.hide_usage)
+        return Meter(ChatTab(), Whole())
+
+
+class ChatTab(Tab):
+    """Usage of chat completions and of completions: one object in the answer, or in the last frames of a stream."""
+
+    written = WRITTEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._usage: dict[str, Any] | None = None
+        self._tier: str | None = None
+
+    def concerns(self, piece: bytes) -> bool:
+        mentions = piece.count(b'"usage"')
+        return mentions > 1 or (mentions == 1 and b'"usage":null' not in piece)
+
+    def pass_over(self, piece: bytes) -> None:
+        super().pass_over(piece)
+        if b"[DONE]" in piece:
+            self.done = True
+
+    def read(self, document: dict[str, Any]) -> bool:
+        found = document.get("usage")
+        if isinstance(found, dict):
+            self._usage = found  # the last one present replaces: adding up is the classic over-count (wire.md 0.7)
+        self.model = text(document, "model") or self.model
+        self._tier = text(document, "service_tier") or self._tier
+        extra = document.get("choices") == []
+        # Usage comes last: with it a stream is whole, also from servers that never say [DONE].
+        if isinstance(found, dict) and (extra or _finished(document.get("choices"))):
+            self.done = True
+        return extra
+
+    def usage(self) -> Usage | None:
+        if self._usage is None:
+            return None
+        prompt, completion = count(self._usage, "prompt_tokens"), count(self._usage, "completion_tokens")
+        inputs, outputs = inner(self._usage, "prompt_tokens_details"), inner(self._usage, "completion_tokens_details")
+        cached, written = count(inputs, "cached_tokens"), count(inputs, "cache_write_tokens")
+        reasoning = count(outputs, "reasoning_tokens")
+        # xAI counts reasoning beside the completion; the total tells (wire.md 4).
+        if reasoning and count(self._usage, "total_tokens") == prompt + completion + reasoning:
+            completion += reasoning
+        return buckets(
+            input_uncached=max(prompt - cached - written, 0),
+            cache_read=cached,
+            cache_write=written,
+            output=completion,
+            output_reasoning=reasoning,
+            input_audio=count(inputs, "audio_tokens"),
+            output_audio=count(outputs, "audio_tokens"),
+            input_image=count(inputs, "image_tokens"),
+            web_searches=count(inner(self._usage, "server_side_tool_usage_details"), "web_search_calls"),
+            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks"),
+            service_tier=self._tier,
+        )
+
+
+def _finished(choices: Any) -> bool:
+    """Whether every choice in a chunk says why it ended."""
+    return isinstance(choices, list) and all(isinstance(each, dict) and each.get("finish_reason") for each in choices)

@@ -1,0 +1,53 @@
+"""How OpenAI's SDKs say who asks, and how they are told no (wire.md 1a and 1d)."""
+
+from typing import Any
+
+import orjson
+
+from gateway.dialects import secrets
+from gateway.dialects.shape import Headers
+from gateway.refusals import Refusal
+
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class OpenAI:
+    """The dialect under /openai/v1 and at the bare root."""
+
+    name = "openai"
+    providers = frozenset(("openai", "xai", "openai_compatible"))
+    request_id_header = b"x-request-id"
+
+    def secret(self, headers: Any, query: bytes) -> bytes:
+        del query
+        return secrets.bearer(headers) or secrets.subprotocol(headers)
+
+    def credential(self, credential: str) -> Headers:
+        return [(b"authorization", b"Bearer " + credential.encode())]
+
+    def error_body(self, refusal: Refusal, rid: str) -> bytes:
+        del rid
+        status = refusal.code.status
+        kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code.word}
+        return orjson.dumps({"error": error})
+
+    def error_frame(self, message: str, rid: str) -> bytes:
+        del rid
+        error = {"message": message, "type": "server_error", "param": None, "code": "upstream_error"}
+        return b"data: " + orjson.dumps({"error": error}) + b"\n\n"
+
+    def limits(self, kind: str, limit: int, left: int, reset_ms: int, now_s: float) -> Headers:
+        del now_s  # the reset is a duration such as 120ms or 6m0s
+        return [
+            (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
+            (f"x-ratelimit-remaining-{kind}".encode(), str(left).encode()),
+            (f"x-ratelimit-reset-{kind}".encode(), f"{reset_ms}ms".encode()),
+        ]
+
+
+class Xai(OpenAI):
+    """xAI is spoken to with OpenAI's SDK; under /xai/v1 only its own upstreams serve (wire.md 4)."""
+
+    name = "xai"
+    providers = frozenset(("xai",))

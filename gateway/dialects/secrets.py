@@ -1,0 +1,24 @@
+"""Where SDKs put an API key. A header given twice is no key: two readers could take different ones."""
+
+from collections.abc import Sequence
+
+_IN_SUBPROTOCOL = b"openai-insecure-api-key."
+
+
+def header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The one value of a header; empty if there is none, or more than one."""
+    found = [value for each, value in headers if each == name]
+    return found[0].strip() if len(found) == 1 else b""
+
+
+def bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The token of `Authorization: Bearer`; empty if there is none."""
+    value = header(headers, b"authorization")
+    return value[7:].strip() if value[:7].lower() == b"bearer " else b""
+
+
+def subprotocol(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The key that a browser's SDK puts among a WebSocket's subprotocols, for want of a header; empty if there is none."""
+    offered = header(headers, b"sec-websocket-protocol").split(b",")
+    found = [word.strip()[len(_IN_SUBPROTOCOL) :] for word in offered if word.strip().startswith(_IN_SUBPROTOCOL)]
+    return found[0] if len(found) == 1 else b""

@@ -1,0 +1,86 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks: how long a request's head may take, and how long it may be.
+
+httptools is strict about framing (wire.md section 6), but neither it nor uvicorn minds a head that never ends: a caller
+who sends a byte a minute would keep a connection for ever. Bodies have a deadline of their own (intake.py).
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_WITHIN_S = 15.0
+MAX_HEAD = 64 * 1024
+MAX_HEADERS = 200
+_TOO_LARGE = b"The request's head is too large."
+_TOO_SLOW = b"The request's head did not arrive in time."
+
+
+class _TooManyHeaders(Exception):
+    """Raised into the parser, which answers 400 and closes."""
+
+
+class Listener(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's; a head that came whole, which nearly all do, costs two comparisons more."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._in_head:
+            self._forget_head()
+        elif self._head_bytes > MAX_HEAD:
+            self._refuse(b"431 Request Header Fields Too Large", _TOO_LARGE)
+        elif self._head_timer is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers come this way too, after the body."""
+        if len(self.headers) >= MAX_HEADERS:
+            raise _TooManyHeaders
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        # uvicorn appends trailers to this list, and a short request is read to its end before the application sees it.
+        self.scope["headers"] = list(self.headers)
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._refuse, b"408 Request Timeout", _TOO_SLOW)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: bytes, message: bytes) -> None:
+        """In no dialect: without a head there is no telling whose it is."""
+        self._forget_head()
+        if self.transport.is_closing():
+            return
+        head = (
+            b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head % (status, len(message)) + message)
+        self.transport.close()

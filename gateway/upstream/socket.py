@@ -1,0 +1,56 @@
+"""WebSocket connections to providers: verified TLS, no redirects, no proxies, bounded frames."""
+
+import ssl
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+from gateway import metrics
+from gateway.dialects.shape import Dialect
+from gateway.headers import Headers, to_upstream
+from gateway.refusals import Code, Refusal, unavailable
+from gateway.upstream.client import CONNECT_TIMEOUT_S, Chosen, join
+from ledger import log, tally
+
+MAX_FRAME = 32 * 1024 * 1024
+_SWITCHED = 101
+
+
+class _Connect(connect):
+    """A provider's address is the operator's to say: nobody is followed elsewhere with the operator's credential."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+async def open_socket(
+    context: ssl.SSLContext, chosen: Chosen, dialect: Dialect, path: str, headers: Headers
+) -> ClientConnection:
+    """A connection that is ready; every failure is a Refusal that costs the caller nothing."""
+    url = "ws" + join(chosen.upstream, path).removeprefix("http")
+    sent = to_upstream(headers, dialect.credential(chosen.credential))
+    options: dict[str, Any] = {"ssl": context} if url.startswith("wss:") else {}
+    name = chosen.upstream.name
+    try:
+        made = await _Connect(
+            url,
+            additional_headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in sent if n != b"accept-encoding"],
+            user_agent_header=None,
+            compression=None,
+            proxy=None,
+            open_timeout=CONNECT_TIMEOUT_S,
+            max_size=MAX_FRAME,
+            **options,
+        )
+    except InvalidStatus as error:
+        status = error.response.status_code
+        tally.count(metrics.UPSTREAM_REQUESTS, name, str(status))
+        log.get().error("upstream_refused", upstream=name, status=status)
+        raise Refusal(Code.UPSTREAM_ERROR, f"The upstream refused the session with status {status}.") from None
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        tally.count(metrics.UPSTREAM_REQUESTS, name, "connect")
+        log.get().warning("upstream_failed", upstream=name, status="connect", exc=error)
+        raise unavailable("The upstream does not answer at the moment; please try again.") from None
+    tally.count(metrics.UPSTREAM_REQUESTS, name, str(_SWITCHED))
+    return made
