@@ -50,6 +50,10 @@ class ModelForm(Body):
     beforehand (a file, an image by URL) is held for. Set it to the model's context window; if you do not, it is the price
     book's where the price is, else 1,000,000.
 
+    `allow_stored` serves requests that refer to what is stored with the provider (`previous_response_id`, files, cached
+    contents). One credential serves every caller, so one who knows an id can read what another stored: set it only where
+    all callers of the model may read each other.
+
     `price` may be "book": what the price book has now under the first upstream's provider and exact name of the model.
     """
 
@@ -59,6 +63,7 @@ class ModelForm(Body):
     max_input_tokens: Tokens | None = None
     markup: Factor = PPM
     reasons: bool = False
+    allow_stored: bool = False
 
 
 @router.put("/models/{name:path}")
@@ -82,6 +87,7 @@ async def put(name: PathName, body: ModelForm, response: Response, stores: Store
             "max_output_tokens": body.max_output_tokens,
             "max_input_tokens": body.max_input_tokens or terms.context_window or _CONTEXT_WINDOW,
             "reasons": body.reasons,
+            "allow_stored": body.allow_stored,
             "created_at": before["created_at"] if before else now(),
         }
         await stores.cold.models.replace_one({"_id": name}, document, upsert=True, session=session)
@@ -162,6 +168,7 @@ def show(document: Document, names: dict[str, str]) -> dict[str, Any]:
         "max_output_tokens": document["max_output_tokens"],
         "max_input_tokens": document["max_input_tokens"],
         "reasons": document["reasons"],
+        "allow_stored": document.get("allow_stored", False),
         "created_at": show_time(document["created_at"]),
     }
 

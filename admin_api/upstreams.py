@@ -16,16 +16,23 @@ from admin_api.stores import Session, Stores, StoresDep, in_transaction
 from ledger import catalogue, keys
 from ledger.cold import Document, now
 
+_PLAIN = ("weight", "priority", "on_client_left", "region", "first_byte_timeout_s")
 router = APIRouter(prefix="/v1/upstreams", tags=["upstreams"])
 
 Provider = Literal["openai", "anthropic", "gemini", "xai", "openai_compatible"]
 Weight = Annotated[int, Field(ge=0, le=1_000_000)]
 Priority = Annotated[int, Field(ge=0, le=1_000)]
+Region = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")]
+# A reasoning model can think for minutes before its first byte, so nothing is cut below the transport's 600 s by itself.
+FirstByte = Annotated[float, Field(gt=0, le=600)]
 Credential = Annotated[SecretStr, Field(min_length=1, max_length=8_192)]
 
 
 class NewUpstream(Body):
-    """An endpoint to send requests to. Lower `priority` first; `weight` shares requests within one priority."""
+    """An endpoint to send requests to. Lower `priority` first; `weight` shares requests within one priority, 0 sends none.
+
+    `first_byte_timeout_s`: how long it may take to begin an answer before another upstream is asked; 600 if not given.
+    """
 
     name: Slug
     provider: Provider
@@ -35,6 +42,8 @@ class NewUpstream(Body):
     priority: Priority = 0
     limits: dict[str, int] | None = None
     on_client_left: Literal["drain", "abort"] = "drain"
+    region: Region = ""
+    first_byte_timeout_s: FirstByte | None = None
 
 
 class UpstreamChange(Body):
@@ -47,6 +56,8 @@ class UpstreamChange(Body):
     priority: Priority | None = None
     limits: dict[str, int] | None = None
     on_client_left: Literal["drain", "abort"] | None = None
+    region: Region | None = None
+    first_byte_timeout_s: FirstByte | None = None
 
 
 @router.post("", status_code=201)
@@ -55,7 +66,7 @@ async def create(body: NewUpstream, response: Response, stores: StoresDep, key: 
     upstream_id = f"up_{keys.new_id()}"
     document: Document = {
         "_id": upstream_id,
-        **body.model_dump(include={"name", "provider", "weight", "priority", "on_client_left"}),
+        **body.model_dump(include={"name", "provider", *_PLAIN}),
         "base_url": _address(stores, body.base_url),
         "credential": _sealed(stores, upstream_id, body.credential),
         "created_at": now(),
@@ -92,7 +103,7 @@ async def change(upstream: str, body: UpstreamChange, stores: StoresDep) -> dict
     _refuse_limits(body.limits)
     given = body.model_dump(exclude_unset=True, exclude={"limits", "credential"})
     for field, value in given.items():
-        if value is None:
+        if value is None and field != "first_byte_timeout_s":
             raise invalid(field, "cannot be null")
     if body.base_url is not None:
         given["base_url"] = _address(stores, body.base_url)
@@ -124,8 +135,7 @@ async def delete(upstream: str, stores: StoresDep) -> dict[str, Any]:
 
 def show(document: Document) -> dict[str, Any]:
     """An upstream without its credential."""
-    fields = ("name", "provider", "base_url", "weight", "priority", "on_client_left")
-    shown = {name: document[name] for name in fields}
+    shown = {name: document.get(name) for name in ("name", "provider", "base_url", *_PLAIN)}
     return {"id": document["_id"], **shown, "created_at": show_time(document["created_at"])}
 
 

@@ -16,6 +16,7 @@ from gateway.proxy import Proxy
 from gateway.sessions import Sessions
 from gateway.settler import Settler
 from gateway.spill import Spill
+from gateway.upstream.attempts import Pools
 from gateway.upstream.client import Upstreams, make_sender, trusting
 from ledger import keyspace, log, tally
 from ledger.connect import connect
@@ -45,8 +46,11 @@ class Gateway:
         )
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues, backlog_bound=settings.backlog_bound)
-        self._proxy = Proxy(admission, Upstreams(self._sender), self._settler, self._flights, drain_s=settings.drain_s)
-        self._sessions = Sessions(admission, context, self._settler, self._flights, drain_s=settings.drain_s)
+        self._pools = Pools(Upstreams(self._sender))
+        self._proxy = Proxy(admission, self._pools, self._settler, self._flights, drain_s=settings.drain_s)
+        self._sessions = Sessions(
+            admission, self._pools, context, self._settler, self._flights, drain_s=settings.drain_s
+        )
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
         # Starlette's router without its two error middlewares: the path answers for its own errors, and they cost 8 %.
         self._router = Router(

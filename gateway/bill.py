@@ -37,7 +37,7 @@ class End(NamedTuple):
     bytes_out: int
 
 
-def settlement(ticket: Ticket, upstream: Upstream, end: End) -> Settlement:
+def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlement:
     """Nothing but an answer costs: a refusal, or a break before any content, is void."""
     # The provider keeps to the cap, so what was seen is never more; and a bill is never above its quote.
     seen = min(end.seen, ticket.most_output)
@@ -65,8 +65,8 @@ def settlement(ticket: Ticket, upstream: Upstream, end: End) -> Settlement:
             admitted_us=ticket.admitted.at_us,
             outcome=end.outcome,
             served_model=end.served_model,
-            provider=upstream.provider,
-            upstream=upstream.name,
+            provider=upstream.provider if upstream else None,
+            upstream=upstream.name if upstream else None,
             status=end.status,
             estimated=estimated,
             usage={} if void else usage,

@@ -19,7 +19,7 @@ from gateway.refusals import Code, Refusal, unavailable
 from gateway.relay import Relay, Request
 from gateway.settler import Settler
 from gateway.surface import Served
-from gateway.upstream.client import Upstreams, choose
+from gateway.upstream.attempts import Pools, Search
 from ledger import log, request_id, tally
 
 
@@ -34,10 +34,10 @@ class Proxy:
     """
 
     def __init__(
-        self, admission: Admission, upstreams: Upstreams, settler: Settler, flights: Flights, *, drain_s: float
+        self, admission: Admission, pools: Pools, settler: Settler, flights: Flights, *, drain_s: float
     ) -> None:
         self._admission = admission
-        self._upstreams = upstreams
+        self._pools = pools
         self._settler = settler
         self._flights = flights
         self._intake = Intake()
@@ -109,15 +109,12 @@ class Proxy:
     async def _forward(
         self, ticket: Ticket, request: Request, headers: Headers, receive: Any, send: Any, began: float
     ) -> None:
-        try:
-            chosen = choose(ticket.model, ticket.opened, request.dialect)
-        except Refusal:
-            self._settler.put(void(ticket.rid, ticket.place, request.wish, ticket.facts))
-            raise
-        relay = Relay(ticket, request, chosen, began=began, drain_s=self._drain_s)
+        able = self._pools.able(ticket.model, ticket.opened, request.dialect)
+        search = Search(self._pools, able, request.asked.sticky)
+        relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:
-            await relay.run(self._upstreams, headers, receive, send)
+            await relay.run(headers, receive, send)
         except Exception as error:
             if relay.answering and not isinstance(error, Refusal):
                 raise Cut from error
@@ -125,6 +122,7 @@ class Proxy:
         finally:
             self._flights.remove(relay)
             self._settler.put(relay.settlement())  # no await here: nothing can come between the end and its charge
+            search.close()
 
 
 def _read(dialect: Dialect, endpoint: Endpoint, call: Call) -> Request:

@@ -16,11 +16,12 @@ from gateway.admission import Ticket, Wish
 from gateway.bill import End, as_count, settlement
 from gateway.dialects.meter import Meter, Usage
 from gateway.dialects.multipart import Form
-from gateway.dialects.shape import Asked, Call, Dialect, Endpoint
+from gateway.dialects.shape import Asked, Call, Dialect, Endpoint, Outgoing
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
-from gateway.upstream.client import Answer, Chosen, Upstreams
+from gateway.upstream.attempts import Search
+from gateway.upstream.client import Answer
 from ledger import log, tally
 from ledger.settlement import Settlement
 
@@ -46,14 +47,14 @@ class Request(NamedTuple):
 class Relay:
     """Carries one request from hold to settlement; a Flight while it lasts."""
 
-    def __init__(self, ticket: Ticket, request: Request, chosen: Chosen, *, began: float, drain_s: float) -> None:
+    def __init__(self, ticket: Ticket, request: Request, search: Search, *, began: float, drain_s: float) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
         self._ticket = ticket
         self._request = request
-        self._chosen = chosen
+        self._search = search
         self._began = began
-        self._drain_s = drain_s if chosen.upstream.on_client_left == "drain" else 0.0
+        self._drain_s = drain_s
         self._meter: Meter | None = None
         self._tier: str | None = None
         self._limit = asyncio.timeout(None)
@@ -65,25 +66,29 @@ class Relay:
         self._sending_since: float | None = None
         self.answering = False
 
-    async def run(self, upstreams: Upstreams, headers: Headers, receive: Any, send: Any) -> None:
+    async def run(self, headers: Headers, receive: Any, send: Any) -> None:
         """Ask, and relay the answer; raises Refusal if there is none. Whatever happens, `settlement` says the end."""
         watcher = asyncio.create_task(self._watch(receive))
-        tally.move(metrics.UPSTREAM_OPEN, self._chosen.upstream.name, by=1)
         try:
             async with self._limit:
-                dialect, endpoint, call, asked = self._request
-                model, cap = self._chosen.target.model, self._ticket.set_cap
-                outgoing = endpoint.write(call, asked, model=model, cap=cap)
                 tally.observe(metrics.OVERHEAD_SECONDS, time.perf_counter() - self._began)
-                form = isinstance(asked.parsed, Form)
-                response = await upstreams.ask(self._chosen, dialect, headers, outgoing, form=form)
+                form = isinstance(self._request.asked.parsed, Form)
+                response = await self._search.answer(self._request.dialect, headers, self._write, form=form)
                 async with contextlib.aclosing(response):
                     await self._relay(response, send)
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
         finally:
             watcher.cancel()
-            tally.move(metrics.UPSTREAM_OPEN, self._chosen.upstream.name, by=-1)
+
+    @property
+    def _upstream(self) -> str:
+        chosen = self._search.chosen
+        return chosen.upstream.name if chosen else ""
+
+    def _write(self, model: str) -> Outgoing:
+        _, endpoint, call, asked = self._request
+        return endpoint.write(call, asked, model=model, cap=self._ticket.set_cap)
 
     async def _relay(self, response: Answer, send: Any) -> None:
         self._status = response.status
@@ -103,7 +108,7 @@ class Relay:
         except httpx2.ReadTimeout:
             self._outcome = "timed_out"
         except httpx2.TransportError as error:
-            log.get().warning("upstream_broke", rid=self.rid, upstream=self._chosen.upstream.name, exc=error)
+            log.get().warning("upstream_broke", rid=self.rid, upstream=self._upstream, exc=error)
         finally:
             if streamed:
                 tally.move(metrics.OPEN_STREAMS, by=-1)
@@ -144,7 +149,7 @@ class Relay:
         """The provider's own error, as it is; but for its view of the operator's credential, which is nobody else's."""
         self._outcome = "refused_upstream"
         if response.status in _CREDENTIAL_REFUSED or response.status < 400:
-            log.get().error("upstream_refused", upstream=self._chosen.upstream.name, status=response.status)
+            log.get().error("upstream_refused", upstream=self._upstream, status=response.status)
             raise Refusal(Code.UPSTREAM_ERROR, "The upstream refused the gateway; its operator has been told.")
         parts, size = [], 0
         try:
@@ -178,7 +183,9 @@ class Relay:
         """Notice that the caller has left: uvicorn's send says nothing (reliability.md 0.9)."""
         while True:
             if (await receive())["type"] == "http.disconnect":
-                self._end_within(self._drain_s, "client_left")
+                chosen = self._search.chosen
+                drains = chosen is not None and chosen.upstream.on_client_left == "drain"
+                self._end_within(self._drain_s if drains else 0.0, "client_left")
                 return
 
     def _end_within(self, seconds: float, why: str) -> None:
@@ -231,4 +238,5 @@ class Relay:
             first_byte=self._first_byte,
             bytes_out=self._bytes_out,
         )
-        return settlement(self._ticket, self._chosen.upstream, end)
+        chosen = self._search.chosen
+        return settlement(self._ticket, chosen.upstream if chosen else None, end)

@@ -23,7 +23,9 @@ from gateway.headers import Headers
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.session import CallerLeft, Leg, close_both, event_of, frames_of_caller, next_frame
 from gateway.settler import Settler
-from gateway.upstream.client import Chosen, choose
+from gateway.upstream.attempts import Pools
+from gateway.upstream.choice import choose
+from gateway.upstream.client import Chosen
 from gateway.upstream.socket import open_socket
 from ledger import log, request_id, tally
 
@@ -35,9 +37,17 @@ class Sessions:
     """What every session of this worker needs."""
 
     def __init__(
-        self, admission: Admission, context: ssl.SSLContext, settler: Settler, flights: Flights, *, drain_s: float
+        self,
+        admission: Admission,
+        pools: Pools,
+        context: ssl.SSLContext,
+        settler: Settler,
+        flights: Flights,
+        *,
+        drain_s: float,
     ) -> None:
         self.admission = admission
+        self.pools = pools
         self.context = context
         self.settler = settler
         self.flights = flights
@@ -110,8 +120,15 @@ class Session:
             raise
         self._rid = request_id.new()
         try:
-            chosen = choose(ticket.model, ticket.opened, self._dialect)
-            if self._chosen is not None and chosen.upstream.id != self._chosen.upstream.id:
+            pools = house.pools
+            able = pools.able(ticket.model, ticket.opened, self._dialect)
+            chosen: Chosen | None
+            if self._chosen is None:
+                chosen = choose(able, pools.health, (), None)
+            else:
+                upstream = self._chosen.upstream.id
+                chosen = next((each for each in able if each.upstream.id == upstream), None)
+            if chosen is None:
                 raise Refusal(
                     Code.INVALID_REQUEST, "This model has another upstream; open a session of its own for it."
                 )

@@ -22,6 +22,8 @@ class Upstream(msgspec.Struct, frozen=True):
     on_client_left: str = "drain"
     weight: int = 1
     priority: int = 0
+    region: str = ""
+    first_byte_timeout_s: float | None = None
 
 
 class Target(msgspec.Struct, frozen=True):

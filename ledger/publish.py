@@ -135,6 +135,8 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
             on_client_left=d["on_client_left"],
             weight=d["weight"],
             priority=d["priority"],
+            region=d.get("region", ""),
+            first_byte_timeout_s=d.get("first_byte_timeout_s"),
         )
         async for d in cold.upstreams.find(session=session)
     }
@@ -146,6 +148,7 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
             max_output_tokens=d["max_output_tokens"],
             max_input_tokens=d["max_input_tokens"],
             reasons=d.get("reasons", False),
+            allow_stored=d.get("allow_stored", False),
         )
         async for d in cold.models.find(session=session)
     }

@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     `variants`: the service tiers, speeds and regions that may serve it; None if any may. `capped`: whether Weir may
     set a cap where the caller set none; if not (the endpoint has no field for one), the hold is for the model's maximum
     output of each choice, and nothing is spliced. `needs_cap`: the provider refuses a request without one. `extra_input`:
-    input tokens that the provider adds by itself.
+    input tokens that the provider adds by itself. `sticky`: requests with the same word share a prompt cache.
     """
 
     model: str
@@ -43,6 +43,7 @@ class Asked(NamedTuple):
     seconds: int = 0
     variants: tuple[str, ...] | None = None
     stored: str | None = None
+    sticky: str | None = None
     hide_usage: bool = False
     capped: bool = True
     needs_cap: bool = False

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, Protocol
 import httpx2
 
 from gateway import metrics
-from gateway.catalogues import Opened
 from gateway.dialects.shape import Dialect, Outgoing
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from ledger import log, tally
-from ledger.catalogue import Model, Target, Upstream
+from ledger.catalogue import Target, Upstream
 
 CONNECT_TIMEOUT_S = 5.0
 # A reasoning model can think for minutes before its first byte, and SDKs wait 600 s a read (wire.md 5).
@@ -125,15 +124,6 @@ class Chosen(NamedTuple):
     credential: str
 
 
-def choose(model: Model, opened: Opened, dialect: Dialect) -> Chosen:
-    """The model's first upstream that understands the dialect; more than one is the business of pools."""
-    for target in model.targets:
-        upstream = opened.book.upstreams.get(target.upstream)
-        if upstream is not None and upstream.provider in dialect.providers:
-            return Chosen(upstream, target, opened.credentials[upstream.id])
-    raise unavailable("No upstream serves this model at the moment; please try again.")
-
-
 _VERSION = re.compile(r"/v1(?:alpha|beta)?$")
 
 
@@ -165,16 +155,17 @@ class Upstreams:
         try:
             answer = await self._sender.post(url, sent, outgoing.body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            self._failed(name, "connect", error)
+            self.failed(name, "connect", error)
             raise unavailable("The upstream does not answer at the moment; please try again.") from None
         except httpx2.TransportError as error:
-            self._failed(name, "broke", error)
+            self.failed(name, "broke", error)
             message = "The upstream broke off before it answered; please try again."
             raise Refusal(Code.UPSTREAM_ERROR, message, retry_after_s=1) from None
         tally.count(metrics.UPSTREAM_REQUESTS, name, str(answer.status))
         return answer
 
     @staticmethod
-    def _failed(name: str, status: str, error: Exception) -> None:
+    def failed(name: str, status: str, error: Exception | None = None) -> None:
+        """An upstream did not answer: `status` says how, in one word."""
         tally.count(metrics.UPSTREAM_REQUESTS, name, status)
         log.get().warning("upstream_failed", upstream=name, status=status, exc=error)

@@ -81,7 +81,7 @@ async def read(stack: Stack, customer: Customer, way: Way, model: str, *, words:
 
 
 async def only_event(stack: Stack, customer: Customer, *, bounded: bool = True) -> dict[str, Any]:
-    """The event and a balance that agrees with it. `bounded`: the provider kept to the cap, so the charge is in the quote."""
+    """The event, and a balance that agrees. `bounded`: the provider kept to the cap, so the charge is in the quote."""
     [event] = await stack.events(customer.id, 1)
     balance = await stack.settled(customer.id)
     assert balance["spent_nanos"] == event["charge_nanos"]

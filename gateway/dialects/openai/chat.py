@@ -41,6 +41,7 @@ class Chat:
             by_reference=searched or options.opaque(call.body, parsed),
             searches=options.SEARCHES if searched else 0,
             variants=options.variants(parsed),
+            sticky=fields.word(parsed, "prompt_cache_key"),
             stored=options.stored(parsed) or options.stored_inside(parsed.get("messages")),
             hide_usage=streamed and not (usage_switch and usage_switch.get("include_usage")),
             parsed=parsed,

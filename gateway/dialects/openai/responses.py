@@ -40,6 +40,7 @@ class Responses:
             by_reference=hosted or options.opaque(call.body, parsed) or _has_hidden_reasoning(parsed),
             searches=(bound or options.SEARCHES) if hosted else 0,
             variants=options.variants(parsed),
+            sticky=fields.word(parsed, "prompt_cache_key"),
             stored=_stored(parsed),
             capped=self._capped,
             parsed=parsed,
