@@ -3,16 +3,17 @@ VENV := .venv
 BIN  := $(VENV)/bin
 LOCK := requirements/run.lock
 DEVLOCK := requirements/dev.lock
+CLIENTS := $(wildcard requirements/clients/*.lock tests/clients/node/*/package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check faults mutants bench bench-quick lock clean
+.PHONY: help setup setup-dev run test check faults mutants bench bench-quick lock lock-clients clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
 
-setup-dev: $(VENV)/.dev ## the same, and what the tests and checks need
+setup-dev: $(VENV)/.dev $(VENV)/clients/.done ## the same, and what the tests and checks need
 
 run: setup ## start everything on this machine with a demo account, and print lines to paste
 	@exec $(BIN)/weir up --demo
@@ -42,6 +43,9 @@ bench: setup-dev ## Weir and nginx side by side, as ratios in one run
 lock: setup-dev ## write the lock files anew (reads the package index)
 	@sh requirements/lock.sh $(BIN)/python
 
+lock-clients: setup-dev ## the same for the SDKs that tests/clients drives
+	@sh requirements/clients/lock.sh $(BIN)/python $(VENV)/clients
+
 clean: ## remove what set-up made; the data in .weir stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache
 
@@ -55,4 +59,8 @@ $(VENV)/.run: $(LOCK) pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: $(DEVLOCK) $(VENV)/.run
 	@sh requirements/install.sh $(BIN)/python $(DEVLOCK)
+	@touch $@
+
+$(VENV)/clients/.done: requirements/clients.sh $(CLIENTS) | $(VENV)/bin/python
+	@sh requirements/clients.sh $(BIN)/python $(VENV)/clients
 	@touch $@

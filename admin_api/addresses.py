@@ -5,12 +5,11 @@ import re
 import socket
 from urllib.parse import urlsplit
 
-Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+from ledger.addresses import Ip, is_public
 
 _VISIBLE = re.compile(r"[!-\[\]-~]+\Z")  # printable ASCII without space and backslash
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z", re.IGNORECASE)
 _HOME = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".localdomain")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def base_url(text: str, *, private: bool) -> str:
@@ -44,7 +43,7 @@ def _check_host(host: str, *, private: bool) -> None:
         raise ValueError("needs a host name")
     if private:
         return
-    if address is not None and not _is_public(address):
+    if address is not None and not is_public(address):
         raise ValueError("names a private, loopback, link-local or otherwise special address" + _OR_ALLOW)
     if address is None and ("." not in host or host.lower().endswith(_HOME)):
         raise ValueError("names a host that is not public" + _OR_ALLOW)
@@ -60,14 +59,3 @@ def _literal(host: str) -> Ip | None:
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except (OSError, ValueError):
         return None
-
-
-def _is_public(address: Ip) -> bool:
-    """Public itself, and whatever IPv4 address is wrapped in it."""
-    if isinstance(address, ipaddress.IPv6Address):
-        wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in _NAT64:
-            wrapped = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if wrapped is not None:
-            return _is_public(wrapped)
-    return address.is_global and not address.is_multicast

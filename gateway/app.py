@@ -37,8 +37,9 @@ class Gateway:
         self._on_ready = on_ready
         self._redis = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-gateway")
         self._catalogues = Catalogues(self._redis, Vault(settings.master_key, settings.master_key_previous))
+        public_only = not settings.allow_private_upstreams
         context = trusting(settings.upstream_ca_file)
-        self._sender = make_sender(settings.upstream_transport, context)
+        self._sender = make_sender(settings.upstream_transport, context, public_only=public_only)
         # WAIT blocks its connection, so barriers have one of their own.
         self._barriers = connect(settings.redis_url, deadline_s=REDIS_DEADLINE_S, name="weir-barrier")
         self._settler = Settler(
@@ -49,7 +50,13 @@ class Gateway:
         self._pools = Pools(Upstreams(self._sender))
         self._proxy = Proxy(admission, self._pools, self._settler, self._flights, drain_s=settings.drain_s)
         self._sessions = Sessions(
-            admission, self._pools, context, self._settler, self._flights, drain_s=settings.drain_s
+            admission,
+            self._pools,
+            context,
+            self._settler,
+            self._flights,
+            drain_s=settings.drain_s,
+            public_only=public_only,
         )
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
         # Starlette's router without its two error middlewares: the path answers for its own errors, and they cost 8 %.

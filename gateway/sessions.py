@@ -45,6 +45,7 @@ class Sessions:
         flights: Flights,
         *,
         drain_s: float,
+        public_only: bool,
     ) -> None:
         self.admission = admission
         self.pools = pools
@@ -52,6 +53,7 @@ class Sessions:
         self.settler = settler
         self.flights = flights
         self.drain_s = drain_s
+        self.public_only = public_only
         self._open: set[asyncio.Task[Any]] = set()
 
     async def idle(self) -> None:
@@ -150,7 +152,10 @@ class Session:
 
     async def _connect(self, path: str) -> None:
         assert self._chosen is not None
-        self._upstream = await open_socket(self._house.context, self._chosen, self._dialect, path, self._headers)
+        house = self._house
+        self._upstream = await open_socket(
+            house.context, self._chosen, self._dialect, path, self._headers, public_only=house.public_only
+        )
 
     async def _accept(self) -> None:
         offered = self._scope.get("subprotocols") or []

@@ -1,6 +1,9 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
+import asyncio
+import ipaddress
 import re
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +16,7 @@ from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from ledger import log, tally
+from ledger.addresses import is_public
 from ledger.catalogue import Target, Upstream
 
 CONNECT_TIMEOUT_S = 5.0
@@ -47,11 +51,24 @@ class Sender(Protocol):
     async def aclose(self) -> None: ...
 
 
+async def checked_address(url: str) -> str:
+    """An address of a URL's host, of which every address is public; httpx2.ConnectError otherwise."""
+    parsed = httpx2.URL(url)
+    port = parsed.port or (80 if parsed.scheme in ("http", "ws") else 443)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
+    addresses = [str(address[0]).partition("%")[0] for *_, address in found]
+    if not addresses or not all(is_public(ipaddress.ip_address(address)) for address in addresses):
+        raise httpx2.ConnectError("The upstream's address is not allowed.")
+    return addresses[0]
+
+
 class FastSender:
     """The transport of the hot path (docs/performance.md)."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._transport = FastTransport(context, max_connections=_CONNECTIONS)
+    def __init__(self, context: ssl.SSLContext, *, public_only: bool) -> None:
+        allow = is_public if public_only else None
+        self._transport = FastTransport(context, max_connections=_CONNECTIONS, allow_address=allow)
         self._endpoints: dict[str, Endpoint] = {}
         self._timeouts = Timeouts(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, READ_TIMEOUT_S, CONNECT_TIMEOUT_S)
 
@@ -70,7 +87,8 @@ class FastSender:
 class StockSender:
     """httpx2's own transport, for whoever wants to rule ours out (WEIR_UPSTREAM_TRANSPORT=httpx2)."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, *, public_only: bool) -> None:
+        self._public_only = public_only
         limits = httpx2.Limits(
             max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=4.0
         )
@@ -79,6 +97,8 @@ class StockSender:
         self._extensions = {"timeout": {"connect": connect, "pool": connect, "read": read, "write": read}}
 
     async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+        if self._public_only:
+            await checked_address(url)
         request = httpx2.Request("POST", url, headers=list(headers), content=body, extensions=self._extensions)
         return _StockAnswer(await self._transport.handle_async_request(request))
 
@@ -111,9 +131,17 @@ def trusting(ca_file: str) -> ssl.SSLContext:
     return context
 
 
-def make_sender(kind: str, context: ssl.SSLContext) -> Sender:
-    """The transport of this name, `fast` or `httpx2`: HTTP/1.1, keep-alive, verified TLS, no proxies, no redirects."""
-    return FastSender(context) if kind == "fast" else StockSender(context)
+def make_sender(kind: str, context: ssl.SSLContext, *, public_only: bool) -> Sender:
+    """The transport of this name, `fast` or `httpx2`: HTTP/1.1, keep-alive, verified TLS, no proxies, no redirects.
+
+    `public_only`: a name that leads to a private, loopback or otherwise special address is not connected to. Ours connects
+    to the address that it has checked; the stock one looks the name up again by itself.
+    """
+    return (
+        FastSender(context, public_only=public_only)
+        if kind == "fast"
+        else StockSender(context, public_only=public_only)
+    )
 
 
 class Chosen(NamedTuple):

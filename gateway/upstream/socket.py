@@ -3,6 +3,7 @@
 import ssl
 from typing import Any
 
+import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
@@ -10,7 +11,7 @@ from gateway import metrics
 from gateway.dialects.shape import Dialect
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
-from gateway.upstream.client import CONNECT_TIMEOUT_S, Chosen, join
+from gateway.upstream.client import CONNECT_TIMEOUT_S, Chosen, checked_address, join
 from ledger import log, tally
 
 MAX_FRAME = 32 * 1024 * 1024
@@ -25,14 +26,19 @@ class _Connect(connect):
 
 
 async def open_socket(
-    context: ssl.SSLContext, chosen: Chosen, dialect: Dialect, path: str, headers: Headers
+    context: ssl.SSLContext, chosen: Chosen, dialect: Dialect, path: str, headers: Headers, *, public_only: bool
 ) -> ClientConnection:
-    """A connection that is ready; every failure is a Refusal that costs the caller nothing."""
+    """A connection that is ready; every failure is a Refusal that costs the caller nothing.
+
+    `public_only`: to the address that was checked, and to none that is not public.
+    """
     url = "ws" + join(chosen.upstream, path).removeprefix("http")
     sent = to_upstream(headers, dialect.credential(chosen.credential))
     options: dict[str, Any] = {"ssl": context} if url.startswith("wss:") else {}
     name = chosen.upstream.name
     try:
+        if public_only:
+            options["host"] = await checked_address(url)
         made = await _Connect(
             url,
             additional_headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in sent if n != b"accept-encoding"],
@@ -48,7 +54,7 @@ async def open_socket(
         tally.count(metrics.UPSTREAM_REQUESTS, name, str(status))
         log.get().error("upstream_refused", upstream=name, status=status)
         raise Refusal(Code.UPSTREAM_ERROR, f"The upstream refused the session with status {status}.") from None
-    except (OSError, TimeoutError, InvalidHandshake) as error:
+    except (OSError, TimeoutError, InvalidHandshake, httpx2.ConnectError) as error:
         tally.count(metrics.UPSTREAM_REQUESTS, name, "connect")
         log.get().warning("upstream_failed", upstream=name, status="connect", exc=error)
         raise unavailable("The upstream does not answer at the moment; please try again.") from None
