@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from admin_api import addresses, force
+from admin_api import addresses, dry_run, force, price_form
 from admin_api.fields import Body, Slug, show_time
 from admin_api.idempotency import Key, claim, once
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
@@ -15,6 +15,7 @@ from admin_api.problems import Problem, invalid, not_found
 from admin_api.stores import Session, Stores, StoresDep, in_transaction
 from ledger import catalogue, keys
 from ledger.cold import Document, now
+from ledger.price_documents import price_of
 
 _PLAIN = ("weight", "priority", "on_client_left", "region", "first_byte_timeout_s")
 router = APIRouter(prefix="/v1/upstreams", tags=["upstreams"])
@@ -131,6 +132,27 @@ async def delete(upstream: str, stores: StoresDep) -> dict[str, Any]:
     document = await in_transaction(stores.cold, remove)
     await force.config(stores, upstream)
     return show(document)
+
+
+@router.post("/{upstream}/test")
+async def test(upstream: str, stores: StoresDep) -> dict[str, Any]:
+    """Send the smallest real request there, for the first model that it serves, with the credential that is in force.
+
+    It is the operator's own: no account pays for it, and what the provider wrote is not shown. 409 without a model there.
+    """
+    either = [{"name": upstream}, {"_id": upstream}]
+    document = await stores.cold.upstreams.find_one({"$or": either})
+    if document is None:
+        raise not_found("upstream")
+    found = await stores.cold.models.find_one({"targets.upstream": document["_id"]}, sort=[("_id", 1)])
+    if found is None:
+        raise Problem(409, "no_model_there", "no model is served there yet; add one with PUT /v1/models/{name}")
+    target = next(target["model"] for target in found["targets"] if target["upstream"] == document["_id"])
+    purpose = catalogue.credential_purpose(document["_id"])
+    credential = stores.vault.open(document["credential"], purpose=purpose).decode()
+    came = await dry_run.ask(stores.settings, document, target, credential)
+    price = price_form.show(price_of(found, version=found["price_version"]))
+    return {"upstream": document["name"], "model": found["_id"], "asked_as": target, **came, "price": price}
 
 
 def show(document: Document) -> dict[str, Any]:

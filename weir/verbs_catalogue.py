@@ -90,6 +90,31 @@ def upstream_add(
     show(made, as_json, lambda up: lines([(field.replace("_", " "), up[field]) for field in fields]))
 
 
+@upstream_app.command("test")
+def upstream_test(name: str, as_json: Json = False) -> None:
+    """Send the smallest real request to an upstream; status 1 if it does not answer well."""
+    with asked() as api:
+        came = api.call("POST", path("upstreams", name, "test"))
+    show(came, as_json, _test_lines)
+    if not came["ok"]:
+        raise typer.Exit(1)
+
+
+def _test_lines(came: Row) -> Iterable[str]:
+    head = [("upstream", came["upstream"]), ("model", f"{came['model']} (there: {came['asked_as']})")]
+    if "problem" in came:
+        yield from lines([*head, ("problem", came["problem"])])
+        return
+    found = [("status", came["status"]), ("latency", f"{came['latency_ms']} ms"), ("TLS", came["tls"] or "none")]
+    counted = ", ".join(f"{key} {value}" for key, value in (came["usage"] or {}).items())
+    yield from lines([*head, *found, ("usage", counted or "not reported")])
+    if came["quota"]:
+        yield ""
+        yield from lines(list(came["quota"].items()))
+    yield ""
+    yield from price_table(came["price"])
+
+
 def _model_lines(model: Row) -> Iterable[str]:
     at = [f"{target['upstream']} ({target['model']})" for target in model["upstreams"]]
     rest = [("markup", model["markup"]), ("price version", model["price_version"])]

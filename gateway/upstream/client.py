@@ -1,9 +1,5 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
-import asyncio
-import ipaddress
-import re
-import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +12,7 @@ from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from ledger import log, tally
-from ledger.addresses import is_public
+from ledger.addresses import checked, is_public, upstream_url
 from ledger.catalogue import Target, Upstream
 
 CONNECT_TIMEOUT_S = 5.0
@@ -24,7 +20,6 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 600.0
 _CONNECTIONS = 2_000
 _ENDPOINTS = 4_096
-_ORIGIN_SLASHES = 2  # https://host
 
 
 class Answer(Protocol):
@@ -49,18 +44,6 @@ class Sender(Protocol):
     async def post(self, url: str, headers: Headers, body: bytes) -> Answer: ...
 
     async def aclose(self) -> None: ...
-
-
-async def checked_address(url: str) -> str:
-    """An address of a URL's host, of which every address is public; httpx2.ConnectError otherwise."""
-    parsed = httpx2.URL(url)
-    port = parsed.port or (80 if parsed.scheme in ("http", "ws") else 443)
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
-    addresses = [str(address[0]).partition("%")[0] for *_, address in found]
-    if not addresses or not all(is_public(ipaddress.ip_address(address)) for address in addresses):
-        raise httpx2.ConnectError("The upstream's address is not allowed.")
-    return addresses[0]
 
 
 class FastSender:
@@ -98,7 +81,10 @@ class StockSender:
 
     async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
         if self._public_only:
-            await checked_address(url)
+            try:
+                await checked(url)
+            except OSError as error:
+                raise httpx2.ConnectError("The upstream's address is not allowed.") from error
         request = httpx2.Request("POST", url, headers=list(headers), content=body, extensions=self._extensions)
         return _StockAnswer(await self._transport.handle_async_request(request))
 
@@ -152,21 +138,6 @@ class Chosen(NamedTuple):
     credential: str
 
 
-_VERSION = re.compile(r"/v1(?:alpha|beta)?$")
-
-
-def join(upstream: Upstream, path: str) -> str:
-    """Where a path lies. OpenAI's base URLs end in their version and the others' do not, as their SDKs have it; whoever
-    wrote the version where it does not belong meant the same.
-    """
-    base = upstream.base_url.rstrip("/")
-    if upstream.provider in ("anthropic", "gemini"):
-        base = _VERSION.sub("", base)
-    elif upstream.provider in ("openai", "xai") and base.count("/") == _ORIGIN_SLASHES:
-        base += "/v1"
-    return base + path
-
-
 class Upstreams:
     """Sends requests; every failure before the first byte is a Refusal that costs the caller nothing."""
 
@@ -178,7 +149,7 @@ class Upstreams:
     ) -> Answer:
         """The upstream's answer, its body still to be read. `form`: the body is a multipart form, not JSON."""
         name = chosen.upstream.name
-        url = join(chosen.upstream, outgoing.path)
+        url = upstream_url(chosen.upstream.provider, chosen.upstream.base_url, outgoing.path)
         sent = to_upstream(headers, dialect.credential(chosen.credential), form=form)
         try:
             answer = await self._sender.post(url, sent, outgoing.body)

@@ -3,7 +3,6 @@
 import ssl
 from typing import Any
 
-import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
@@ -11,8 +10,9 @@ from gateway import metrics
 from gateway.dialects.shape import Dialect
 from gateway.headers import Headers, to_upstream
 from gateway.refusals import Code, Refusal, unavailable
-from gateway.upstream.client import CONNECT_TIMEOUT_S, Chosen, checked_address, join
+from gateway.upstream.client import CONNECT_TIMEOUT_S, Chosen
 from ledger import log, tally
+from ledger.addresses import checked, upstream_url
 
 MAX_FRAME = 32 * 1024 * 1024
 _SWITCHED = 101
@@ -32,13 +32,13 @@ async def open_socket(
 
     `public_only`: to the address that was checked, and to none that is not public.
     """
-    url = "ws" + join(chosen.upstream, path).removeprefix("http")
+    url = "ws" + upstream_url(chosen.upstream.provider, chosen.upstream.base_url, path).removeprefix("http")
     sent = to_upstream(headers, dialect.credential(chosen.credential))
     options: dict[str, Any] = {"ssl": context} if url.startswith("wss:") else {}
     name = chosen.upstream.name
     try:
         if public_only:
-            options["host"] = await checked_address(url)
+            options["host"] = await checked(url)
         made = await _Connect(
             url,
             additional_headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in sent if n != b"accept-encoding"],
@@ -54,7 +54,7 @@ async def open_socket(
         tally.count(metrics.UPSTREAM_REQUESTS, name, str(status))
         log.get().error("upstream_refused", upstream=name, status=status)
         raise Refusal(Code.UPSTREAM_ERROR, f"The upstream refused the session with status {status}.") from None
-    except (OSError, TimeoutError, InvalidHandshake, httpx2.ConnectError) as error:
+    except (OSError, TimeoutError, InvalidHandshake) as error:
         tally.count(metrics.UPSTREAM_REQUESTS, name, "connect")
         log.get().warning("upstream_failed", upstream=name, status="connect", exc=error)
         raise unavailable("The upstream does not answer at the moment; please try again.") from None
