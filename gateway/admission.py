@@ -125,6 +125,7 @@ class Admission:
                 endpoint=wish.operation.name,
                 price_version=model.price.version,
                 streamed=asked.streamed,
+                markup_ppm=0 if free else snapshot.account_policy.markup_ppm,
                 bytes_in=len(wish.body),
             )
             if free:

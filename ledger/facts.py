@@ -8,7 +8,11 @@ import msgspec
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway knows of a request when it ends, or, in an abandoned one, knew when it began."""
+    """What the gateway knows of a request when it ends, or, in an abandoned one, knew when it began.
+
+    `markup_ppm`: the factor of the account's plan on the price, in millionths; 0 for an endpoint that costs nothing. With
+    it, the price version and the usage, anyone can compute the charge again (repricing.py).
+    """
 
     account: str
     api_key: str
@@ -17,6 +21,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     price_version: int
     streamed: bool
+    markup_ppm: int = 1_000_000
     admitted_us: int = 0
     outcome: str = "timed_out"
     served_model: str | None = None

@@ -9,14 +9,14 @@ from ledger.price_documents import price_of
 from ledger.prices import PPM, Price, cost_nanos
 
 
-def cost_of(event: Mapping[str, Any], price: Price, *, markup_ppm: int = PPM) -> Nanos:
-    """What an ended request's event costs. `markup_ppm`: of the account's plan at the time; the model's is in the price."""
+def cost_of(event: Mapping[str, Any], price: Price) -> Nanos:
+    """What an ended request's event costs. The plan's markup is in the event, the model's in the price."""
     if event["end"] == "voided" or event.get("free"):
         return Nanos(0)
-    return cost_nanos(price, event["usage"], markup_ppm=markup_ppm)
+    return cost_nanos(price, event["usage"], markup_ppm=event.get("markup_ppm", PPM))
 
 
-async def owed(cold: ColdBook, events: Sequence[Document], *, markup_ppm: int = PPM) -> Nanos:
+async def owed(cold: ColdBook, events: Sequence[Document]) -> Nanos:
     """What the events of one request have to add up to, charge and shortfall together.
 
     An `abandoned` one has no usage: its charge is what the gateway had reported last, or what the plan keeps. A `late` one
@@ -24,7 +24,7 @@ async def owed(cold: ColdBook, events: Sequence[Document], *, markup_ppm: int = 
     """
     reported = sum(e["charge_nanos"] + e["shortfall_nanos"] for e in events if e["end"] == "abandoned")
     told = [event for event in events if event["end"] != "abandoned"]
-    costs = [cost_of(event, await _pinned(cold, event), markup_ppm=markup_ppm) for event in told]
+    costs = [cost_of(event, await _pinned(cold, event)) for event in told]
     return Nanos(int(max([*costs, reported])))
 
 

@@ -64,7 +64,7 @@ class Run:
 
     async def use(self, rid: str, price: Price, usage: dict[str, Any], *, free: bool = False) -> None:
         cost = 0 if free else cost_nanos(price, usage, markup_ppm=MARKUP_PPM)
-        event = self.ledger.facts(price_version=price.version, usage=usage, free=free)
+        event = self.ledger.facts(price_version=price.version, usage=usage, free=free, markup_ppm=MARKUP_PPM)
         await self.ledger.settle(rid, cost, event=event)
 
     async def hold(self, rid: str, price: Price) -> int:
@@ -116,7 +116,7 @@ async def test_every_event_of_a_run_is_priced_again(run: Run) -> None:
     for rid, group in groupby(kept, key=lambda event: event["request_id"]):
         events = list(group)
         charged = sum(event["charge_nanos"] + event["shortfall_nanos"] for event in events)
-        assert await repricing.owed(run.ledger.cold, events, markup_ppm=MARKUP_PPM) == charged, rid
+        assert await repricing.owed(run.ledger.cold, events) == charged, rid
         found[rid] = charged
     assert len(found) == 2 * len(USED) + 5
     assert [rid for rid, charged in found.items() if not charged] == ["free"]
@@ -134,7 +134,7 @@ async def test_a_cost_above_what_could_be_held_is_charge_and_shortfall(run: Run)
     (event,) = await run.ledger.kept()
     assert event["shortfall_nanos"] > 0
     cost = event["charge_nanos"] + event["shortfall_nanos"]
-    assert await repricing.owed(run.ledger.cold, [event], markup_ppm=MARKUP_PPM) == cost
+    assert await repricing.owed(run.ledger.cold, [event]) == cost
 
 
 async def test_a_version_that_is_not_there_is_said(run: Run) -> None:
