@@ -6,6 +6,7 @@ worker's loop) puts it in force later.
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from ledger.vault import Vault
 
 _OLD_CONFIG_S = 86_400
 _AT_ONCE = 200
+_AT_A_TIME = 10_000
 
 
 async def account(redis: Caller, document: Document) -> bool:
@@ -162,20 +164,45 @@ async def complete_pending(cold: ColdBook, redis: Caller) -> int:
     async for document in cold.plans.find({"dirty": True}):
         await plan(cold, redis, document)
         done += 1
-    async for found in cold.accounts.find({"dirty": True}).limit(1000):
-        document = await plans.current(cold, found)
-        if await account(redis, document):
-            await account_is_clean(cold, document)
-            done += 1
-    async for document in cold.api_keys.find({"dirty": True}).limit(1000):
-        await api_key(redis, document)
-        await key_is_clean(cold, document)
-        done += 1
+    done += await _each(
+        await cold.accounts.find({"dirty": True}).limit(_AT_A_TIME).to_list(), _complete_account, cold, redis
+    )
+    done += await _each(
+        await cold.api_keys.find({"dirty": True}).limit(_AT_A_TIME).to_list(), _complete_key, cold, redis
+    )
     single = await cold.singles.find_one({"_id": "config"})
     if single is not None and single["published"] < single["version"]:
         await config(cold, redis)
         done += 1
     return done
+
+
+async def _each(
+    documents: list[Document],
+    work: Callable[[ColdBook, Caller, Document], Awaitable[bool]],
+    cold: ColdBook,
+    redis: Caller,
+) -> int:
+    """Do it for all, several at once: after an outage there can be tens of thousands. How many were done."""
+    done = 0
+    for start in range(0, len(documents), _AT_ONCE):
+        part = documents[start : start + _AT_ONCE]
+        done += sum(await asyncio.gather(*(work(cold, redis, document) for document in part)))
+    return done
+
+
+async def _complete_account(cold: ColdBook, redis: Caller, found: Document) -> bool:
+    document = await plans.current(cold, found)
+    if not await account(redis, document):
+        return False
+    await account_is_clean(cold, document)
+    return True
+
+
+async def _complete_key(cold: ColdBook, redis: Caller, document: Document) -> bool:
+    await api_key(redis, document)
+    await key_is_clean(cold, document)
+    return True
 
 
 UNAVAILABLE = (Fenced, StoreUnavailable)

@@ -70,7 +70,6 @@ async def test_t13_failover(tally: Tally, tmp_path: Path, valkey_kind: Kind) -> 
         tally.note(requests=asked_for, good_percent=round(100 * callers.statuses[200] / asked_for, 3))
         tally.at_least(good_percent=99.9, requests=PHASE_REQUESTS * len(WAYS))
         tally.at_least_rate(failovers_rate=REQUESTS_PER_S)
-        tally.at_most_seconds(p99_ratio=2)
         await _conclude(tally, here, callers, providers)
     tally.check()
 
