@@ -20,12 +20,17 @@ router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 
 class NewAccount(Body):
-    """An account to be made. It starts with no credit and no limits but its plan's, and those given, which go first."""
+    """An account to be made. It starts with no credit and no limits but its plan's, and those given, which go first.
+
+    `fit_to_balance`: an output cap of a caller that the balance does not cover is lowered to what it does cover (never
+    below 4,096 tokens, 16,384 for models that reason) and announced in `x-weir-output-cap`; otherwise it is a 402.
+    """
 
     name: Name
     email: Email | None = None
     plan: Name | None = None
     limits: LimitsBody = LimitsBody()
+    fit_to_balance: bool = False
 
 
 class AccountChange(Body):
@@ -36,6 +41,7 @@ class AccountChange(Body):
     status: Literal["active", "suspended"] | None = None
     plan: Name | None = None
     limits: LimitsBody | None = None
+    fit_to_balance: bool | None = None
 
 
 @router.post("", status_code=201)
@@ -47,6 +53,7 @@ async def create(body: NewAccount, response: Response, stores: StoresDep, key: K
         "email": body.email,
         "partition": f"{secrets.randbelow(256):02x}",
         "status": "active",
+        "fit_to_balance": body.fit_to_balance,
         **plans.of_new_account(plan, body.limits.model_dump(exclude_none=True)),
         "version": 1,
         "grant_number": 0,
@@ -83,7 +90,7 @@ async def get(account: str, stores: StoresDep) -> dict[str, Any]:
 @router.patch("/{account}")
 async def change(account: str, body: AccountChange, stores: StoresDep) -> dict[str, Any]:
     given = body.model_dump(exclude_unset=True, exclude={"limits"})
-    for field in ("name", "status"):
+    for field in ("name", "status", "fit_to_balance"):
         if field in given and given[field] is None:
             raise invalid(field, "cannot be null")
     if "plan" in given:
@@ -146,6 +153,7 @@ def show(document: Document, balance: balances.Balance) -> dict[str, Any]:
         "limits": {name: int(value) for name, value in document["limits"].items()},
         "own_limits": {name: int(value) for name, value in own.items()},
         "free_requests": int(document.get("free_requests", 0)),
+        "fit_to_balance": document.get("fit_to_balance", False),
         "created_at": show_time(document["created_at"]),
         "balance": balance.shown(),
     }

@@ -112,8 +112,9 @@ class Admission:
     async def admit(self, rid: str, key: KeyId, snapshot: Snapshot, wish: Wish) -> Ticket:
         """Hold what the request can cost at most, or raise the Refusal that the caller gets."""
         asked, free = wish.asked, wish.operation.free
-        for attempt in range(2):
-            opened, model = await self._model(key, snapshot, wish, fresh=attempt > 0)
+        fresh = fitted = False
+        for _ in range(3):
+            opened, model = await self._model(key, snapshot, wish, fresh=fresh)
             _check_options(model, asked)
             quote = quotes.quote(model, asked, len(wish.body), snapshot.account_policy.markup_ppm)
             estimate = quotes.estimate(wish.body, asked)
@@ -143,15 +144,19 @@ class Admission:
                     opened=opened,
                     snapshot=snapshot,
                     admitted=reply,
-                    set_cap=cap if quotes.must_say(model, asked, cap) and not free else None,
+                    set_cap=cap if (fitted or quotes.must_say(model, asked, cap)) and not free else None,
                     input_estimate=estimate,
                     most_output=cap * asked.choices,
                     facts=msgspec.structs.replace(began, free=True) if reply.free else began,
                     costs_nothing=free,
                 )
-            if reply.word != "STALE":
-                raise _refusal(reply, model, wish, snapshot)
-            snapshot = await self._again(key)
+            if reply.word == "STALE" and not fresh:
+                snapshot, fresh = await self._again(key), True
+            elif reply.word != "STALE":
+                cap = 0 if fitted else _fitting_cap(reply, model, wish, snapshot)
+                if not cap:
+                    raise _refusal(reply, model, wish, snapshot)
+                asked, fitted = asked._replace(cap=cap), True
         raise unavailable("Settings are changing right now; please try again.")
 
     async def _again(self, key: KeyId) -> Snapshot:
@@ -272,6 +277,18 @@ def _refusal(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> Re
     if word in ("BACKLOG", "ENDED"):
         return unavailable()
     raise hot.Unexpected(word)
+
+
+def _fitting_cap(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> int:
+    """The cap to set in place of the caller's own, if the account wants that rather than a refusal; 0 if not.
+
+    It is never below the floor that a request without a cap has: an answer that is cut short is no favour.
+    """
+    if not snapshot.account_policy.fit_to_balance or reply.word not in ("FUNDS", "CAP") or not wish.asked.capped:
+        return 0
+    markup = snapshot.account_policy.markup_ppm
+    cap = quotes.affordable_cap(model, wish.asked, len(wish.body), markup, left=int(reply.details[-1]))
+    return cap if cap >= quotes.floor(model) else 0
 
 
 def _affordable(model: Model, wish: Wish, snapshot: Snapshot, left: int) -> str:

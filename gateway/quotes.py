@@ -38,10 +38,14 @@ def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int) -> Quote
     elif not asked.capped or not asked.writes:
         caps = [most]
     else:
-        floor = min(REASONING_FLOOR if model.reasons else FLOOR, most)
-        caps = [most, *(cap for cap in CAPS if floor <= cap < most)]
+        caps = [most, *(cap for cap in CAPS if floor(model) <= cap < most)]
     amounts = [_amount(model, asked, body_bytes, markup_ppm, cap) for cap in caps]
     return Quote(amounts, caps, min(caps[-1], asked.cap or FLOOR) * asked.choices)
+
+
+def floor(model: Model) -> int:
+    """The smallest output cap that Weir sets by itself: enough for an answer, and for thinking before it."""
+    return min(REASONING_FLOOR if model.reasons else FLOOR, model.max_output_tokens)
 
 
 def must_say(model: Model, asked: Asked, cap: int) -> bool:

@@ -12,10 +12,13 @@ class KeyPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AccountPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`markup_ppm`: the factor on every price in millionths; `on_abandoned`: what a lost request is charged at least."""
+    """`markup_ppm`: the factor on every price in millionths; `on_abandoned`: what a lost request is charged at least;
+    `fit_to_balance`: whether an output cap that the balance does not cover is lowered instead of refused.
+    """
 
     markup_ppm: int = 1_000_000
     on_abandoned: str = "release"
+    fit_to_balance: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):

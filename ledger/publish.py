@@ -35,7 +35,9 @@ def account_fields(document: Document) -> dict[str, str]:
     """An account's policy and status as Redis keeps them; '' where there is nothing."""
     return AccountRecord(
         status=document["status"],
-        policy=msgspec.convert(document["policy"], AccountPolicy),
+        policy=msgspec.convert(
+            {**document["policy"], "fit_to_balance": document.get("fit_to_balance", False)}, AccountPolicy
+        ),
         limits=msgspec.convert(document["limits"], Limits),
         free_requests=int(document.get("free_requests", 0)),
     ).fields()

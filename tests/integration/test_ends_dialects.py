@@ -214,5 +214,38 @@ async def test_no_cap_is_a_cap_that_weir_sets(stack: Stack, way: Way) -> None:
         assert [cap for cap in caps if cap is not None] == [65_536]
 
 
+@pytest.mark.wire("8.3")
+@every_way
+async def test_a_cap_is_lowered_to_the_balance_only_if_the_account_wants_it(stack: Stack, way: Way) -> None:
+    """In the caller's own field, announced; a cap that cannot be lowered far enough is the 402 that it always was."""
+    fields = {"max_tokens": 100_000, "max_output_tokens": 100_000, "generationConfig": {"maxOutputTokens": 100_000}}
+    large = way._replace(body={name: fields.get(name, value) for name, value in way.body.items()})
+    async with ScriptedProvider(Behaviour(text=WORDS), record_bodies=True) as provider:
+        model, _ = await set_up(stack, provider, way, max_output_tokens=100_000)
+        customer = await stack.customer("0.10")  # 100,000 tokens of output cost a dollar
+        key = f"Bearer {customer.key}" if way.header == "authorization" else customer.key
+        body = large.body if way.provider == "gemini" else {**large.body, "model": model}
+
+        async def ask() -> Any:
+            async with http() as client:
+                return await client.post(stack.gateway + way.path.format(model), json=body, headers={way.header: key})
+
+        assert (await ask()).status_code == 402
+        await stack.ask("PATCH", f"/accounts/{customer.id}", {"fit_to_balance": True})
+        fitted = await ask()
+        assert fitted.status_code == 200, fitted.text
+        cap = int(fitted.headers["x-weir-output-cap"])
+        assert 9_000 < cap < 10_000
+        sent = json.loads(provider.seen[0].body or b"")
+        caps = [sent.get("max_completion_tokens"), sent.get("max_tokens"), sent.get("max_output_tokens"),
+                sent.get("generationConfig", {}).get("maxOutputTokens")]  # fmt: skip
+        assert [each for each in caps if each is not None] == [cap]
+        await stack.settled(customer.id)
+        poor = await stack.customer("0.03")
+        await stack.ask("PATCH", f"/accounts/{poor.id}", {"fit_to_balance": True})
+        key = f"Bearer {poor.key}" if way.header == "authorization" else poor.key
+        assert (await ask()).status_code == 402, "below the floor it is no favour"
+
+
 async def test_the_books_balance(stack: Stack) -> None:
     assert stack.audit()["agrees"]
