@@ -6,30 +6,14 @@ import msgspec
 
 from ledger.audit import Report
 from ledger.audit import audit as compare
-from ledger.cold import ColdBook
-from ledger.connect import connect
 from ledger.money import format_usd
-from ledger.process import fail
-from weir import stores
-from weir.found import settings_of_this_machine
-from weir.stores import StoreError
+from weir import books
 
 
 async def audit() -> Report:
     """The report; one line and exit status 2 when a store does not answer."""
-    settings = settings_of_this_machine()
-    redis_url, mongo_url = settings.redis_url, settings.mongo_url
-    try:
-        await stores.wait_for_redis(redis_url, patience_s=3)
-        await stores.wait_for_mongo(mongo_url, patience_s=5)
-    except StoreError as error:
-        raise fail(str(error)) from None
-    cold = ColdBook(mongo_url)
-    try:
-        async with connect(redis_url, deadline_s=30, name="weir-audit") as redis:
-            return await compare(cold, redis)
-    finally:
-        await cold.close()
+    async with books.opened("weir-audit") as (cold, redis):
+        return await compare(cold, redis)
 
 
 def as_dict(report: Report) -> dict[str, Any]:

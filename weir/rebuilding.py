@@ -10,14 +10,11 @@ import msgspec
 
 from ledger import consumer, publish, reopen
 from ledger.cold import ColdBook
-from ledger.connect import connect
 from ledger.lease import LEASE_MS, Lease
 from ledger.link import Caller
 from ledger.money import format_usd
 from ledger.process import fail
-from weir import stores
-from weir.found import settings_of_this_machine
-from weir.stores import StoreError
+from weir import books
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -36,22 +33,12 @@ class Rebuilt(msgspec.Struct, frozen=True):
 
 async def rebuild(*, quiet: bool) -> Rebuilt:
     """Open every closed partition; one line and exit status 2 when a store does not answer or a worker leads."""
-    settings = settings_of_this_machine()
-    redis_url, mongo_url = settings.redis_url, settings.mongo_url
-    try:
-        await stores.wait_for_redis(redis_url, patience_s=3)
-        await stores.wait_for_mongo(mongo_url, patience_s=5)
-    except StoreError as error:
-        raise fail(str(error)) from None
-    cold = ColdBook(mongo_url)
-    try:
-        await cold.prepare()
-        async with connect(redis_url, deadline_s=30, name="weir-rebuild") as redis:
+    async with books.opened("weir-rebuild") as (cold, redis):
+        try:
+            await cold.prepare()
             return await under_lease(cold, redis, progress=_silent if quiet else _shown)
-    except reopen.Refused as refused:
-        raise fail(str(refused)) from None
-    finally:
-        await cold.close()
+        except reopen.Refused as refused:
+            raise fail(str(refused)) from None
 
 
 async def under_lease(cold: ColdBook, redis: Caller, *, progress: Any) -> Rebuilt:

@@ -15,6 +15,7 @@ from tests.faults.options import Tally, asked
 from tests.faults.servers import Kind, RedisServer, started
 from tests.lua.books import USD, Books, P, State
 
+LONG_US = 3_600_000_000  # all cuts are of one story, which is older the later they come
 CUTS = asked(full=1_000, short=24)
 AT_ONCE = 3
 
@@ -65,7 +66,7 @@ async def _tell(kind: Kind, folder: Path) -> Story:
             if last is not None:
                 await last
             ends.append(redis.tail.stat().st_size)
-            pictures.append(_money(await books.picture()))
+            pictures.append(_money(await books.picture(events_within_us=LONG_US)))
         tail = redis.tail.name
     return Story(folder, tail, ends, pictures)
 
@@ -78,17 +79,17 @@ async def _cut(kind: Kind, story: Story, offset: int, folder: Path) -> None:
         async with Link(redis.url) as link:
             books = Books(link)
             await _open(books, term=2)
-            found, expected = _money(await books.picture()), story.at(offset)
+            found, expected = _money(await books.picture(events_within_us=LONG_US)), story.at(offset)
             assert found == expected, f"cut at {offset} of {story.ends}: {found} is not {expected}"
             await books.admitted("r5", USD)
             await books.settle("r3", USD)
-            before = _money(await books.picture())
+            before = _money(await books.picture(events_within_us=LONG_US))
         redis.kill()
         await redis.start()
         async with Link(redis.url) as link:
             books = Books(link)
             await _open(books, term=3)
-            found = _money(await books.picture())
+            found = _money(await books.picture(events_within_us=LONG_US))
             assert found == before, f"cut at {offset} of {story.ends}, second restart: {found} is not {before}"
     shutil.rmtree(folder)
 

@@ -152,7 +152,7 @@ class Books:
         """The same partition, seen as another account, key or lineage."""
         return replace(self, place=self.place._replace(**place))
 
-    async def picture(self) -> State:
+    async def picture(self, *, events_within_us: int = MINUTE) -> State:
         """Every key of the server, as plain values. An event's time is checked and left out: it cannot be foretold."""
         found: State = {}
         now = await self.now()
@@ -170,7 +170,7 @@ class Books:
             elif kind == b"stream":
                 found[name] = [_pairs(fields) for _, fields in await self.link.command("XRANGE", key, "-", "+")]
                 for event in found[name]:
-                    assert now - MINUTE < int(event.pop("at")) <= now
+                    assert now - events_within_us < int(event.pop("at")) <= now
             else:
                 found[name] = await self.link.command("DUMP", key)
         return found
