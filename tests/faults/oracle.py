@@ -28,11 +28,11 @@ class Verdict:
 
 
 async def drained(redis: Link, *, seconds: float = 60) -> None:
-    """Until MongoDB has every event."""
+    """Until MongoDB has every event, and every claim is judged."""
+    streams = [name(p) for p in keyspace.PARTITIONS for name in (keyspace.usage, keyspace.claims)]
 
     async def waiting() -> int:
-        lengths = await asyncio.gather(*(redis.command("XLEN", keyspace.usage(p)) for p in keyspace.PARTITIONS))
-        return sum(map(int, lengths))
+        return sum(map(int, await asyncio.gather(*(redis.command("XLEN", stream) for stream in streams))))
 
     await eventually(waiting, lambda count: count == 0, seconds=seconds)
 

@@ -48,11 +48,11 @@ def libfaketime() -> Path:
 
 
 @cache
-def fsync_shim() -> Path:
-    """Our library that records every fsync that has really ended (`synced.c`)."""
-    source = Path(__file__).with_name("synced.c")
-    library = Path(tempfile.mkdtemp(prefix="weir-synced-")) / "synced.so"
-    assert shutil.which("gcc"), "the power cut needs gcc: apt-get install gcc libc6-dev"
+def compiled(name: str) -> Path:
+    """A library of ours to preload: `synced` records every fsync that has really ended, `clock` shows another time."""
+    source = Path(__file__).with_name(f"{name}.c")
+    library = Path(tempfile.mkdtemp(prefix="weir-faults-")) / f"{name}.so"
+    assert shutil.which("gcc"), "the fault suite needs gcc: apt-get install gcc libc6-dev"
     command = ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True, capture_output=True)
     return library

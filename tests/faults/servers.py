@@ -183,7 +183,11 @@ class PoweredRedis(RedisServer):
 
     def __init__(self, kind: Kind, folder: Path, *, slow_us: int) -> None:
         self._lines = folder / "synced"
-        shim = {"LD_PRELOAD": str(packages.fsync_shim()), "WEIR_SYNCED": str(self._lines), "WEIR_SYNC_US": str(slow_us)}
+        shim = {
+            "LD_PRELOAD": str(packages.compiled("synced")),
+            "WEIR_SYNCED": str(self._lines),
+            "WEIR_SYNC_US": str(slow_us),
+        }
         super().__init__(kind, folder, env=shim)
 
     def cut_power(self, random: random.Random) -> tuple[int, int, int]:
