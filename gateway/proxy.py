@@ -74,9 +74,8 @@ class Proxy:
     async def _serve(self, served: Served, scope: Any, receive: Any, send: Any, rid: str, began: float) -> None:
         dialect, endpoint = served.dialect, served.endpoint
         assert endpoint is not None
-        headers: Headers = tuple(
-            scope["headers"]
-        )  # a trailer is appended to the list once the body is read (wire.md 0.10)
+        # As they are before the body: whatever is appended later is a trailer (docs/wire.md 6.8).
+        headers: Headers = tuple(scope["headers"])
         if scope["method"] != "POST":
             raise Refusal(Code.METHOD_NOT_ALLOWED, "This path takes POST only.")
         header_rules.check(headers)
