@@ -13,6 +13,7 @@ from gateway.catalogues import Catalogues
 from gateway.flights import Flights
 from gateway.own_routes import OwnRoutes, unknown_path
 from gateway.proxy import Proxy
+from gateway.session import Services
 from gateway.sessions import Sessions
 from gateway.settler import Settler
 from gateway.spill import Spill
@@ -49,15 +50,10 @@ class Gateway:
         admission = Admission(self._redis, self._catalogues, backlog_bound=settings.backlog_bound)
         self._pools = Pools(Upstreams(self._sender))
         self._proxy = Proxy(admission, self._pools, self._settler, self._flights, drain_s=settings.drain_s)
-        self._sessions = Sessions(
-            admission,
-            self._pools,
-            context,
-            self._settler,
-            self._flights,
-            drain_s=settings.drain_s,
-            public_only=public_only,
+        services = Services(
+            admission, self._pools, context, self._settler, self._flights, settings.drain_s, public_only
         )
+        self._sessions = Sessions(services)
         self.own = OwnRoutes(self._redis, admission, self._catalogues)
         # Starlette's router without its two error middlewares: the path answers for its own errors, and they cost 8 %.
         self._router = Router(

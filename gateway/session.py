@@ -1,124 +1,207 @@
-"""Sessions over WebSocket: many responses on one connection, each admitted, held and settled like a request.
+"""One session over WebSocket: a connection of a caller and one to the provider, and many responses between them.
 
-A realtime session always holds what its next response can cost, because the provider may begin one by itself; when the
-balance no longer covers that, the session ends. On `/responses` each frame that asks is admitted before it is passed on.
+Each response is admitted, held and settled like a request (docs/wire.md 1b.10). A realtime session always holds what its
+next response can cost, because the provider may begin one by itself; when the balance no longer covers that, the session
+ends. On `/responses` each frame that asks is admitted before it is passed on.
 """
 
 import asyncio
 import contextlib
-import time
-from typing import Any
+import ssl
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import orjson
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from gateway.admission import Ticket
-from gateway.bill import End, settlement
-from gateway.dialects.meter import Usage
+from gateway import headers as header_rules
+from gateway import metrics
+from gateway.admission import Admission, Unsure, Wish
+from gateway.bill import void
 from gateway.dialects.openai import realtime
-from gateway.dialects.openai.realtime import Ended
-from ledger.catalogue import Upstream
-from ledger.settlement import Settlement
+from gateway.dialects.openai.realtime import Ended, Realtime, ResponsesSocket
+from gateway.dialects.shape import Asked, Dialect
+from gateway.flights import Flights
+from gateway.headers import Headers
+from gateway.legs import CallerLeft, Leg, close_both, event_of, next_frame
+from gateway.refusals import Code, Refusal, unavailable
+from gateway.settler import Settler
+from gateway.upstream.attempts import Pools
+from gateway.upstream.choice import choose
+from gateway.upstream.client import Chosen
+from gateway.upstream.socket import open_socket
+from ledger import request_id, tally
 
-_SWITCHED = 101
+POLICY, WENT_WRONG, GOING_AWAY, NORMAL = 1008, 1011, 1001, 1000
+_SUBPROTOCOL = "realtime"
 
 
-class Leg:
-    """One response of a session, from its hold to its bill; a Flight while it lasts."""
+class Services(NamedTuple):
+    """What every session of a worker works with. `public_only`: upstreams have public addresses only."""
 
-    def __init__(self, ticket: Ticket, upstream: Upstream) -> None:
-        self.rid = ticket.rid
-        self.place = ticket.place
-        self.begun = False
-        self.stopped = False
-        self._ticket = ticket
-        self._upstream = upstream
-        self._began = time.perf_counter()
-        self._first_byte: float | None = None
-        self._frames = 0
-        self._written = 0
-        self._bytes_out = 0
+    admission: Admission
+    pools: Pools
+    context: ssl.SSLContext
+    settler: Settler
+    flights: Flights
+    drain_s: float
+    public_only: bool
 
-    def pass_on(self, frame: bytes) -> None:
-        """A frame of the provider goes to the caller."""
-        self._first_byte = self._first_byte or time.perf_counter()
-        self._bytes_out += len(frame)
-        self.begun = self.begun or realtime.begins(frame)
-        written = sum(map(len, realtime.WRITTEN.findall(frame)))
-        self._written += written
-        self._frames += written > 0
 
-    def look(self, now: float) -> None:
-        """Nothing: a session has pings of its own."""
+class Session:
+    """One connection of a caller, and one to the provider."""
 
-    def used_nanos(self) -> int:
-        if not self.begun:
-            return 0
-        least: Usage = {"input_uncached": self._ticket.input_estimate, "output": self._frames}
-        return min(self._ticket.cost(least), self._ticket.admitted.amount_nanos)
+    def __init__(self, house: Services, dialect: Dialect, scope: Any, receive: Any, send: Any, rid: str) -> None:
+        self._house = house
+        self._dialect = dialect
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._rid = rid
+        self._headers: Headers = tuple(scope["headers"])
+        self._leg: Leg | None = None
+        self._over = asyncio.Event()  # nothing that costs is under way
+        self._over.set()
+        self._upstream: ClientConnection | None = None
+        self._chosen: Chosen | None = None
 
-    def stop(self) -> None:
-        """The cost has reached the hold; the response that is under way ends, and no other begins."""
-        self.stopped = True
+    async def _identify(self, kind: Realtime | ResponsesSocket) -> None:
+        await self._receive()  # websocket.connect
+        header_rules.check(self._headers)
+        secret = self._dialect.secret(self._headers, self._scope["query_string"])
+        address = self._scope["client"][0] if self._scope["client"] else ""
+        self._key, self._snapshot = await self._house.admission.identify(secret, address, kind.name)
 
-    def end(self, outcome: str, ended: Ended | None) -> Settlement:
-        """What it comes to. A response that never began is void."""
-        return settlement(
-            self._ticket,
-            self._upstream,
-            End(
-                outcome=outcome,
-                status=_SWITCHED,
-                usage=ended.usage if ended else None,
-                whole=ended is not None,
-                estimate=None,
-                seen=max(self._frames, -(-self._written // 4)),
-                answered=self.begun or ended is not None,
-                served_model=ended.model if ended else None,
-                began=self._began,
-                first_byte=self._first_byte,
-                bytes_out=self._bytes_out,
-            ),
+    async def _hold(self, kind: Realtime | ResponsesSocket, asked: Asked, frame: bytes = b"") -> int | None:
+        """Hold what the next response can cost; the cap that Weir sets, if any. The first has the session's id."""
+        house, rid = self._house, self._rid
+        wish = Wish(self._dialect, kind, asked, frame)
+        if house.settler.full:
+            raise unavailable()
+        try:
+            ticket = await house.admission.admit(rid, self._key, self._snapshot, wish)
+        except (Unsure, asyncio.CancelledError) as error:
+            house.settler.put(void(rid, self._snapshot.place, wish))
+            if isinstance(error, Unsure):
+                raise unavailable() from None
+            raise
+        self._rid = request_id.new()
+        try:
+            pools = house.pools
+            able = pools.able(ticket.model, ticket.opened, self._dialect)
+            chosen: Chosen | None
+            if self._chosen is None:
+                chosen = choose(able, pools.health, (), None)
+            else:
+                upstream = self._chosen.upstream.id
+                chosen = next((each for each in able if each.upstream.id == upstream), None)
+            if chosen is None:
+                raise Refusal(
+                    Code.INVALID_REQUEST, "This model has another upstream; open a session of its own for it."
+                )
+        except Refusal:
+            house.settler.put(void(rid, ticket.place, wish, ticket.facts))
+            raise
+        self._chosen = chosen
+        self._leg = Leg(ticket, chosen.upstream)
+        house.flights.add(self._leg)
+        return ticket.set_cap
+
+    def _settle(self, outcome: str, ended: Ended | None = None) -> None:
+        """The response has ended, however it did."""
+        leg, self._leg = self._leg, None
+        if leg is not None:
+            self._house.flights.remove(leg)
+            self._house.settler.put(leg.end(outcome, ended))
+        self._over.set()
+
+    async def _connect(self, path: str) -> None:
+        assert self._chosen is not None
+        house = self._house
+        self._upstream = await open_socket(
+            house.context, self._chosen, self._dialect, path, self._headers, public_only=house.public_only
         )
 
+    async def _accept(self) -> None:
+        offered = self._scope.get("subprotocols") or []
+        headers = [(b"x-weir-request-id", self._rid.encode())]
+        await self._send(
+            {
+                "type": "websocket.accept",
+                "subprotocol": _SUBPROTOCOL if _SUBPROTOCOL in offered else None,
+                "headers": headers,
+            }
+        )
 
-class CallerLeft(Exception):
-    """The caller's side of the session has ended."""
+    async def _converse(self) -> None:
+        """Both directions until either ends; a response that is under way when the caller leaves is drained."""
+        caller = asyncio.create_task(self._from_caller())
+        provider = asyncio.create_task(self._from_provider())
+        code, reason = NORMAL, ""
+        try:
+            await asyncio.wait((caller, provider), return_when=asyncio.FIRST_COMPLETED)
+            if not provider.done() and self._drains():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), self._house.drain_s)
+        finally:
+            for task in (caller, provider):
+                task.cancel()
+            ended = await asyncio.gather(caller, provider, return_exceptions=True)
+            code, reason = self._why(ended)
+            await close_both(self._upstream, self._send, code, reason)
 
+    def _drains(self) -> bool:
+        return self._leg is not None and self._leg.begun and self._chosen.upstream.on_client_left == "drain"  # type: ignore[union-attr]
 
-async def frames_of_caller(receive: Any) -> Any:
-    """The caller's frames as they come; CallerLeft at the end."""
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            raise CallerLeft
-        if message["type"] == "websocket.receive":
-            text = message.get("text")
-            yield message["bytes"] if text is None else text
+    def _why(self, ended: Sequence[Any]) -> tuple[int, str]:
+        """The close code for the caller, and what the response that was under way is settled as."""
+        caller, provider = ended
+        for error in ended:
+            if isinstance(error, Refusal):
+                self._settle("stopped")
+                return POLICY, error.code.word
+        if isinstance(provider, ConnectionClosed):
+            self._settle("upstream_broke")
+            received = provider.rcvd
+            return (received.code, received.reason) if received and received.code < 1015 else (WENT_WRONG, "")
+        self._settle("client_left")
+        for error in (caller, provider):
+            if isinstance(error, Exception) and not isinstance(error, CallerLeft):
+                raise error
+        return GOING_AWAY, ""
 
+    async def _from_caller(self) -> None:
+        raise NotImplementedError
 
-def event_of(frame: bytes) -> dict[str, Any]:
-    """A frame as an event; empty if it is none."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        event = orjson.loads(frame)
-        if isinstance(event, dict):
-            return event
-    return {}
+    async def _after(self) -> None:
+        """A response has ended and was settled."""
 
+    def _ended(self, event: dict[str, Any]) -> Ended | None:
+        raise NotImplementedError
 
-async def next_frame(upstream: ClientConnection) -> tuple[bytes, dict[str, Any]]:
-    """The provider's next frame: its bytes, and the message that carries it on."""
-    frame = await upstream.recv()
-    if isinstance(frame, str):
-        return frame.encode(), {"type": "websocket.send", "text": frame}
-    return frame, {"type": "websocket.send", "bytes": frame}
+    async def _from_provider(self) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        left = False
+        while True:
+            frame, message = await next_frame(upstream)
+            leg = self._leg
+            if leg is not None:
+                leg.pass_on(frame)
+                if leg.begun:
+                    self._over.clear()
+            ended = self._ended(event_of(frame)) if realtime.may_end(frame) else None
+            if not left:
+                try:
+                    await self._send(message)
+                except Exception:  # noqa: BLE001 - whatever uvicorn raises, the caller has left: read on to the bill
+                    left = True
+            if ended is not None and self._leg is not None:
+                self._settle("client_left" if left else "complete", ended)
+                if left:
+                    raise CallerLeft
+                await self._after()
 
-
-async def close_both(upstream: ClientConnection | None, send: Any, code: int, reason: str) -> None:
-    """End the session on both sides; either may be gone already."""
-    with contextlib.suppress(Exception):
-        await send({"type": "websocket.close", "code": code, "reason": reason[:100]})
-    if upstream is not None:
-        with contextlib.suppress(ConnectionClosed, TimeoutError):
-            await asyncio.wait_for(upstream.close(), 2)
+    async def _tell(self, refusal: Refusal) -> None:
+        tally.count(metrics.REFUSALS, refusal.code.word)
+        await self._send({"type": "websocket.send", "text": realtime.error_event(refusal)})
