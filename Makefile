@@ -6,7 +6,7 @@ DEVLOCK := requirements/dev.lock
 CLIENTS := $(wildcard requirements/clients/*.lock tests/clients/node/*/package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check faults mutants bench bench-quick lock lock-clients clean
+.PHONY: help setup setup-dev run test check faults fuzz mutants bench bench-quick lock lock-clients clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,9 +27,13 @@ check: setup-dev ## lint, strict types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.mutants --check
+	@$(BIN)/python -m tests.rules --check
 
 faults: setup-dev ## every fault at its full count: kills, power cuts, lost tails, a bad network; results as JSON
 	@WEIR_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
+
+fuzz: setup-dev ## hostile bytes into every reader for an hour (WEIR_FUZZ_SECONDS); the counts at the end
+	@$(BIN)/python -m tests.fuzz
 
 mutants: setup-dev ## remove one mechanism at a time, and see its test go red
 	@$(BIN)/python -m tests.mutants

@@ -1,5 +1,6 @@
 """Weir's own answers: a caller's balance and models, health, and a clear no for every other path."""
 
+import math
 from typing import Any
 
 from starlette.requests import Request
@@ -59,10 +60,11 @@ class OwnRoutes:
             if not name:
                 answer: Response = JSONResponse(listing.MANY[dialect.name](found))
             else:
-                answer = JSONResponse(listing.ONE[dialect.name](_named(found, name)))
+                answer = JSONResponse(listing.ONE[dialect.name](_one_of(found, name)))
         except Refusal as refusal:
             answer = refused(refusal, dialect)
-        answer.headers.setdefault("x-weir-request-id", request_id.new())
+        for header, value in _named(dialect, request_id.new()).items():
+            answer.headers.setdefault(header, value)
         await answer(scope, receive, send)
 
     def _models(self, snapshot: Snapshot, dialect: Dialect | None) -> list[Model]:
@@ -95,7 +97,12 @@ class OwnRoutes:
         return await self._admits.identify_now(secret, address, endpoint)
 
 
-def _named(models: list[Model], name: str) -> Model:
+def _named(dialect: Dialect, rid: str) -> dict[str, str]:
+    """A request's id, for Weir and where the dialect's SDKs look."""
+    return {"x-weir-request-id": rid, dialect.request_id_header.decode(): rid}
+
+
+def _one_of(models: list[Model], name: str) -> Model:
     for model in models:
         if model.name == name.removeprefix("models/"):
             return model
@@ -113,7 +120,7 @@ async def unknown_path(scope: Any, _receive: Any, send: Any) -> None:
 def refused(refusal: Refusal, dialect: Dialect) -> Response:
     """A refusal as a response of Starlette's."""
     rid = request_id.new()
-    headers = {"x-weir-refusal": refusal.code.word, "x-weir-request-id": rid}
+    headers = {"x-weir-refusal": refusal.code.word, **_named(dialect, rid)}
     if refusal.retry_after_s is not None:
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(max(math.ceil(refusal.retry_after_s), 1))
     return Response(dialect.error_body(refusal, rid), refusal.code.status, headers, "application/json")

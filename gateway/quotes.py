@@ -18,7 +18,8 @@ FLOOR, REASONING_FLOOR = 4_096, 16_384
 _BYTES_A_TOKEN = 4
 _TOKENS_A_FILE = 1_500
 _TOKENS_A_SECOND = 10
-_ENCODED = re.compile(rb"[A-Za-z0-9+/=_-]{2000,}")
+# From the beginning of a run only: otherwise each byte of a run that is too short would be looked at 2,000 times.
+_ENCODED = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{2000,}")
 
 
 class Quote(NamedTuple):
@@ -62,7 +63,7 @@ def _amount(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, cap: i
         searches=asked.searches,
         seconds=asked.seconds,
         requests=asked.choices,
-        variants=asked.variants,
+        variants=None if asked.others else asked.variants,
     )
     return int(quote_nanos(model.price, bound, markup_ppm=markup_ppm))
 

@@ -28,7 +28,7 @@ from ledger.settlement import Settlement
 _ERROR_BODY = 1024 * 1024
 READ_WITHIN_S = 120.0
 _CREDENTIAL_REFUSED = (401, 402, 403)
-_TIER_HEADER = b"x-gemini-service-tier"
+_TIER_HEADERS = {"gemini": b"x-gemini-service-tier"}
 
 
 class Request(NamedTuple):
@@ -98,7 +98,8 @@ class Relay:
         kind = next((value.lower() for name, value in response.headers if name == b"content-type"), b"")
         streamed = kind.startswith(b"text/event-stream") or self._request.asked.streamed
         meter = self._meter = self._request.endpoint.meter(self._request.asked, kind)
-        self._tier = next((value.decode() for name, value in response.headers if name == _TIER_HEADER), None)
+        tier = _TIER_HEADERS.get(self._request.dialect.name)
+        self._tier = next((value.decode("latin-1") for name, value in response.headers if name == tier), None)
         self.answering = True
         await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
         if streamed:

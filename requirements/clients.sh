@@ -26,7 +26,11 @@ into python-new "$where/python/new" &
 new=$!
 into python-old "$where/python/old" &
 old=$!
-{ into node "$where/nodejs" && packages new && packages old; } &
+(
+  into node "$where/nodejs"
+  packages new
+  packages old
+) &
 node=$!
 failed=0
 for part in $new $old $node; do

@@ -17,8 +17,7 @@ class Array:
     """Cuts out the objects. What is between them is dropped, so a meter that cuts with this must pass all bytes on."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -43,8 +42,8 @@ class Array:
             elif self._depth > 0:
                 self._depth -= 1
                 if self._depth == 0:
-                    pieces.append(b"".join((*self._parts, data[start:at])))
-                    self._parts, self._size = [], 0
+                    pieces.append(b"".join((self._rest, data[start:at])))
+                    self._rest = bytearray()
         if self._depth > 0:
             self._keep(data[start:])
         return pieces
@@ -64,14 +63,13 @@ class Array:
         return end
 
     def _keep(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size > MAX_FRAME:
+        self._rest += part
+        if len(self._rest) > MAX_FRAME:
             raise FrameTooLong
 
     def rest(self) -> bytes:
         """The bytes of an object that has not ended."""
-        return b"".join(self._parts)
+        return bytes(self._rest)
 
     def document(self, piece: bytes) -> bytes:
         return piece

@@ -13,16 +13,26 @@ from gateway.dialects.sse import Frames, data_of
 
 Usage = dict[str, int | str]
 MAX_ANSWER = 256 * 1024 * 1024
+# No answer has so many of anything. What says so is no count: billed, it would be more than any amount of money here can be.
+# Ticks are 1e-10 USD.
+MOST, MOST_TICKS = 10**8, 2**53
+# Parts of other buckets, what is free, and who served: usage of nothing else has no bill.
+_UNBILLED = frozenset(
+    ("output_reasoning", "input_tool", "input_audio", "input_image", "output_audio", "output_image", "web_fetches",
+     "cost_usd_ticks", "service_tier", "speed", "inference_geo"),
+)  # fmt: skip
 
 
 class Tab:
     """What an answer has come to so far. A format says which documents matter and what they mean.
 
     `done`: the answer said that it is whole. `marks`: bytes of which a document has at least one if it says anything
-    but text; all others are never parsed. `written`: finds what a model wrote, for when no usage comes.
+    but text; all others are never parsed. `written`: finds what a model wrote, for when no usage comes. `always_costs`:
+    an answer has used something even if no text is in it.
     """
 
     marks: tuple[bytes, ...] = ()
+    always_costs = False
     written: re.Pattern[bytes] = re.compile(rb"$^")
 
     def __init__(self) -> None:
@@ -78,17 +88,17 @@ class Whole:
     """One document: the whole body."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         self._size += len(data)
         if self._size <= MAX_ANSWER:
-            self._parts.append(data)
+            self._body += data
         return []
 
     def rest(self) -> bytes:
-        return b"".join(self._parts)
+        return bytes(self._body)
 
     def document(self, piece: bytes) -> bytes:
         return piece
@@ -131,7 +141,10 @@ class Meter:
         return self._tab.content_bytes
 
     def usage(self) -> Usage | None:
-        return self._tab.usage()
+        """What was reported. A report that counts nothing, of an answer with text in it, is none: it would be free."""
+        usage = self._tab.usage()
+        costs = self._tab.always_costs or self.output_seen() > 0
+        return None if costs and not is_billed(usage) else usage
 
     def estimate(self) -> Usage | None:
         """All buckets of an answer without usage, for an endpoint whose input or output is no text; None for text."""
@@ -172,15 +185,20 @@ class Meter:
         extra = tab.read(document)
         if self._whole:
             tab.done = True
-        if not extra and not (self._whole and tab.usage() is not None):
+        if not extra and not (self._whole and is_billed(tab.usage())):
             tab.pass_over(piece)
         return extra
 
 
-def count(fields: Any, name: str) -> int:
+def is_billed(usage: Usage | None) -> bool:
+    """Whether there is anything in it that can have a price."""
+    return usage is not None and not usage.keys() <= _UNBILLED
+
+
+def count(fields: Any, name: str, *, most: int = MOST) -> int:
     """A count of an answer: a whole number above zero, else 0. What is no number is no reason to lose the rest."""
     value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < most else 0
 
 
 def inner(fields: Any, name: str) -> dict[str, Any]:
@@ -196,5 +214,11 @@ def text(fields: Any, name: str) -> str | None:
 
 
 def buckets(**counts: int | str | None) -> Usage:
-    """Without zeros: zero means absent."""
-    return {name: value for name, value in counts.items() if value}
+    """Without zeros: zero means absent. Nor is a sum of counts above what a count can be."""
+    found: Usage = {}
+    for name, value in counts.items():
+        if isinstance(value, int) and value:
+            found[name] = min(value, MOST_TICKS if name == "cost_usd_ticks" else MOST)
+        elif value:
+            found[name] = value
+    return found

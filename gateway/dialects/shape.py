@@ -27,7 +27,8 @@ class Asked(NamedTuple):
     `cap`: the output tokens of one choice that the caller allows, None if they set none. `writes`: whether there are
     output tokens at all. `by_reference`: content whose length the body does not show, so it may be as long as the model
     takes. `searches`: the most hosted searches that are billed one by one. `seconds`: the most seconds of media.
-    `variants`: the service tiers, speeds and regions that may serve it; None if any may. `capped`: whether Weir may
+    `variants`: the service tiers, speeds and regions that may serve it; None if any may. `others`: whether the provider may
+    choose others as well, of those that the request says nothing of. `capped`: whether Weir may
     set a cap where the caller set none; if not (the endpoint has no field for one), the hold is for the model's maximum
     output of each choice, and nothing is spliced. `needs_cap`: the provider refuses a request without one. `extra_input`:
     input tokens that the provider adds by itself. `sticky`: requests with the same word share a prompt cache.
@@ -42,6 +43,7 @@ class Asked(NamedTuple):
     searches: int = 0
     seconds: int = 0
     variants: tuple[str, ...] | None = None
+    others: bool = False
     stored: str | None = None
     sticky: str | None = None
     hide_usage: bool = False

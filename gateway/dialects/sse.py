@@ -6,6 +6,7 @@ Lines end in LF, CR or CRLF and in nothing else; a blank line ends a frame. `str
 import re
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
+_LONGEST_END = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -18,26 +19,34 @@ class Frames:
     """Cuts a byte stream into frames, each with the blank line that ends it; the rest waits for more."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytearray | bytes = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that are complete now; joined with what came before and `rest()` they are the bytes fed."""
-        data = self._rest + data if self._rest else data
-        frames, start = [], 0
-        for end in _END.finditer(data):
+        text: bytes | bytearray = data
+        begun = 0
+        if self._rest:
+            # Of what waits, only the last bytes are looked at again: those that a blank line may have begun with.
+            begun = max(len(self._rest) - _LONGEST_END + 1, 0)
+            self._rest += data
+            text = self._rest
+        frames, start, size = [], 0, len(text)
+        for found in _END.finditer(text, begun):
+            end = found.end()
             # A CR at the very end may be half of a CRLF: wait for the byte that tells.
-            if end.end() == len(data) and data.endswith(b"\r"):
+            if end == size and text.endswith(b"\r"):
                 break
-            frames.append(data[start : end.end()])
-            start = end.end()
-        self._rest = data[start:]
-        if len(self._rest) > MAX_FRAME:
+            frames.append(bytes(text[start:end]))
+            start = end
+        if text is data or start:
+            self._rest = bytearray(text[start:]) if start < size else b""
+        if size - start > MAX_FRAME:
             raise FrameTooLong
         return frames
 
     def rest(self) -> bytes:
         """The bytes of a frame that has not ended."""
-        return self._rest
+        return bytes(self._rest)
 
 
 def data_of(frame: bytes) -> bytes:

@@ -10,9 +10,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-# What a provider sends besides the answer. The first three are for the caller, the rest describes the operator's account
-# or belongs to the operator's connection (docs/wire.md 6.3).
-TO_CALLER = {"openai-processing-ms": "12", "x-gemini-service-tier": "standard", "x-envoy-upstream-service-time": "7"}
+# What a provider sends besides: for the caller, and about the operator's account or connection (docs/wire.md 6.3).
+TO_CALLER = {"openai-processing-ms": "12", "openai-version": "2020-10-01", "x-envoy-upstream-service-time": "7"}
 NOT_TO_CALLER = {
     "set-cookie": "__cf_bm=operator; path=/",
     "openai-organization": "org-operator",
@@ -34,8 +33,8 @@ class Case(NamedTuple):
     answer: Behaviour
     says: str
     dialect: str
-    job: dict[str, Any] = {}
-    """What the driver is told besides."""
+    final: str = ""
+    """For the SDK's helper for streams: what it makes of all events, such as a `message`."""
 
 
 def fixture(name: str) -> Behaviour:

@@ -36,7 +36,7 @@ def _called_in_pieces() -> Behaviour:
         {"type": "content_block_start", "index": 0, "content_block": {**_USED, "input": {}}},
         *({"type": "content_block_delta", "index": 0, "delta": each} for each in pieces),
         {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 9}},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
         {"type": "message_stop"},
         named=True,
     )  # fmt: skip
@@ -48,18 +48,18 @@ CASES = [
     Case("stream", "messages.create", ASK | STREAM, fixture("anthropic_messages_stream.sse"), "Four.", "anthropic"),
     Case(
         "stream-helper", "messages.stream", ASK, fixture("anthropic_messages_stream.sse"), "Four.", "anthropic",
-        {"final": "message"},
+        "message",
     ),
     Case("tool", "messages.create", ASK | {"tools": [TOOL]}, whole(_message([_USED], "tool_use")), "Lyon", "anthropic"),
     Case("tool-stream", "messages.create", ASK | STREAM | {"tools": [TOOL]}, _called_in_pieces(), "weather", "anthropic"),
     Case(
         "tool-stream-helper", "messages.stream", ASK | {"tools": [TOOL]}, _called_in_pieces(), "Lyon", "anthropic",
-        {"final": "message"},
+        "message",
     ),
     Case("image", "messages.create", LOOK, fixture("anthropic_messages.json"), "Four.", "anthropic"),
     Case(
-        "beta", "beta.messages.create", ASK | {"betas": ["context-1m-2025-08-07"]}, fixture("anthropic_messages.json"), "Four.",
-        "anthropic",
+        "beta", "beta.messages.create", ASK | {"betas": ["context-1m-2025-08-07"]}, fixture("anthropic_messages.json"),
+        "Four.", "anthropic",
     ),
     Case(
         "count", "messages.count_tokens", {"messages": ASK["messages"]}, fixture("own/anthropic_count_tokens.json"),

@@ -12,14 +12,8 @@ TOOL = {
     ]
 }
 CALL = ASK | {"config": {"tools": [TOOL]}}
-LOOK = {
-    "contents": [
-        {
-            "role": "user",
-            "parts": [{"text": "What is this?"}, {"inlineData": {"mimeType": "image/png", "data": PICTURE}}],
-        }
-    ]
-}
+_PICTURE = {"inlineData": {"mimeType": "image/png", "data": PICTURE}}
+LOOK = {"contents": [{"role": "user", "parts": [{"text": "What is this?"}, _PICTURE]}]}
 _USED = {"functionCall": {"name": "weather", "args": {"city": "Lyon"}}}
 _USAGE = {"promptTokenCount": 40, "candidatesTokenCount": 9, "totalTokenCount": 49}
 
@@ -41,6 +35,6 @@ CASES = [
         "tool-stream", STREAM, CALL, stream(_chunk({"text": "Let me see."}, None), _chunk(_USED, "STOP")), "Lyon", "gemini"
     ),
     Case("image", GENERATE, LOOK, fixture("gemini_generate.json"), "Four.", "gemini"),
-    Case("image-out", GENERATE, ASK, fixture("own/gemini_image_output.json"), "usage", "gemini"),
+    Case("image-out", GENERATE, ASK, whole(_chunk(_PICTURE, "STOP")), PICTURE[:20], "gemini"),
     Case("count", "models.count_tokens", ASK, fixture("own/gemini_count_tokens.json"), "otal", "gemini"),
 ]  # fmt: skip

@@ -39,7 +39,9 @@ def _called_in_pieces() -> Behaviour:
     rest = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"city"', ':"Ly', 'on"}')]
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None, "tool_calls": [begun]}]
     deltas += [{"tool_calls": [each]} for each in rest]
-    chunks = [{"index": 0, "delta": each, "logprobs": None, "finish_reason": None} for each in deltas]
+    chunks: list[dict[str, Any]] = [
+        {"index": 0, "delta": each, "logprobs": None, "finish_reason": None} for each in deltas
+    ]
     chunks.append({"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"})
     head = {**_HEAD, "object": "chat.completion.chunk"}
     frames: list[Any] = [{**head, "choices": [chunk], "usage": None} for chunk in chunks]
@@ -50,13 +52,19 @@ CASES = [
     Case("chat", "chat.completions.create", ASK, fixture("openai_chat.json"), "Four.", "openai"),
     Case("chat-stream", "chat.completions.create", ASK | STREAM, fixture("openai_chat_stream.sse"), "ur.", "openai"),
     # As most callers write it; the frame with the usage that Weir asks for is not theirs to see.
-    Case("chat-stream-plain", "chat.completions.create", ASK | {"stream": True}, Behaviour(headers=HEADERS), "scripted", "openai"),
+    Case(
+        "chat-stream-plain", "chat.completions.create", ASK | {"stream": True}, Behaviour(headers=HEADERS), "scripted",
+        "openai",
+    ),
     Case(
         "chat-stream-helper", "chat.completions.stream", ASK | {"stream_options": {"include_usage": True}},
-        fixture("openai_chat_stream.sse"), "Four.", "openai", {"final": "completion"},
+        fixture("openai_chat_stream.sse"), "Four.", "openai", "completion",
     ),
     Case("tool", "chat.completions.create", ASK | {"tools": [TOOL]}, _called(), "Lyon", "openai"),
-    Case("tool-stream", "chat.completions.create", ASK | STREAM | {"tools": [TOOL]}, _called_in_pieces(), "weather", "openai"),
+    Case(
+        "tool-stream", "chat.completions.create", ASK | STREAM | {"tools": [TOOL]}, _called_in_pieces(), "weather",
+        "openai",
+    ),
     Case("image", "chat.completions.create", LOOK, fixture("openai_chat.json"), "Four.", "openai"),
     Case("completions", "completions.create", {"prompt": "2+2="}, fixture("own/openai_completions.json"), "usage", "openai"),
     Case("responses", "responses.create", {"input": "2+2?"}, fixture("openai_responses.json"), "Four.", "openai"),
@@ -65,7 +73,9 @@ CASES = [
         fixture("openai_responses_stream.sse"), "response.completed", "openai",
     ),
     Case("embeddings", "embeddings.create", {"input": "2+2?"}, fixture("openai_embeddings.json"), "-0.5", "openai"),
-    Case("moderations", "moderations.create", {"input": "2+2?"}, fixture("own/openai_moderations.json"), "flagged", "openai"),
+    Case(
+        "moderations", "moderations.create", {"input": "2+2?"}, fixture("own/openai_moderations.json"), "flagged", "openai"
+    ),
     Case(
         "transcription", "audio.transcriptions.create",
         {"file": {"base64": base64.b64encode(bytes(range(256)) * 40).decode(), "name": "a.wav"}},

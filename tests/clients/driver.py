@@ -18,6 +18,8 @@ class Driver:
     def __init__(self, sdk: Sdk, folder: Path) -> None:
         command, environment = sdks.driver(sdk, folder)
         self.sdk = sdk
+        self._folder = folder
+        self._programs = 0
         self._complaints = (folder / "stderr").open("w+")
         self._process = subprocess.Popen(
             command,
@@ -37,23 +39,27 @@ class Driver:
         return self._about
 
     async def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        """What the SDK's user sees of one call."""
+        """What the SDK's user sees of one call, which is named as in Python."""
         about = await self.about()
         assert about["version"] == self.sdk.version, f"{self.sdk} is installed as {about}"
+        if "call" in job and self.sdk.language == "node":
+            job = {**job, "call": _camel(job["call"])}
         return await self._within(lambda: self._ask(job))
 
+    async def run(self, program: str, environment: dict[str, str] | None = None) -> str:
+        """What a program prints that uses the SDK."""
+        self._programs += 1
+        suffix = "py" if self.sdk.language == "python" else "mjs"
+        path = self._folder / f"program{self._programs}.{suffix}"
+        path.write_text(program)
+        return str((await self.ask({"program": str(path), "environment": environment or {}}))["printed"])
+
     def stop(self) -> None:
-        """Nobody asks any more, so it ends."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-            self._complaints.close()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._complaints):
+            if pipe is not None:
+                pipe.close()
 
     async def _within(self, do: Any) -> dict[str, Any]:
         """In time, or the driver is ended, which ends the wait."""
@@ -76,3 +82,8 @@ class Driver:
             self._complaints.seek(0)
             raise AssertionError(f"the driver of {self.sdk} has died: {self._complaints.read()}")
         return json.loads(line)
+
+
+def _camel(call: str) -> str:
+    first, *rest = call.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -53,6 +53,7 @@ async def call(stack: Stack, customer: Customer, model: str, kind: str, *, strea
         return await client.post(stack.gateway + path, json=body, headers=header)
 
 
+@pytest.mark.wire("0.1", "0.2", "4.1", "4.2", "5.4", "6.3")
 @pytest.mark.parametrize("root", [False, True], ids=["prefix", "root"])
 @pytest.mark.parametrize("name", METERED)
 async def test_a_fixture_from_end_to_end(stack: Stack, name: str, root: bool) -> None:
@@ -92,6 +93,7 @@ async def test_a_fixture_from_end_to_end(stack: Stack, name: str, root: bool) ->
         assert customer.key not in json.dumps(seen.headers)
 
 
+@pytest.mark.wire("1d.1", "2d.1", "3d.1")
 async def test_what_is_not_served_is_told_in_the_dialect(stack: Stack) -> None:
     """401 and 404 in each dialect's own shape, where its SDKs look (wire.md 1d, 2d and 3d)."""
     stranger = Customer("nobody", "weir_junk", "none")
@@ -108,6 +110,7 @@ async def test_what_is_not_served_is_told_in_the_dialect(stack: Stack) -> None:
         assert answer.headers["x-weir-refusal"] == "invalid_api_key"
 
 
+@pytest.mark.wire("1a.3")
 @pytest.mark.parametrize(
     ("path", "shape"),
     [
@@ -128,6 +131,7 @@ async def test_stored_objects_are_not_served_and_why(stack: Stack, path: str, sh
     ]
 
 
+@pytest.mark.wire("0.3")
 async def test_a_model_is_served_in_its_providers_dialect_only(stack: Stack) -> None:
     async with ScriptedProvider() as provider:
         model = await stack.model(provider.url, upstream={"provider": "anthropic", "base_url": provider.url})
@@ -140,6 +144,7 @@ async def test_a_model_is_served_in_its_providers_dialect_only(stack: Stack) -> 
         assert len(provider.seen) == 1
 
 
+@pytest.mark.wire("0.2", "1a.4")
 async def test_the_list_of_models_in_every_shape(stack: Stack) -> None:
     """Three dialects share one path at the bare root; headers tell them apart (wire.md 0.2)."""
     async with ScriptedProvider() as provider:
@@ -176,6 +181,7 @@ async def test_the_list_of_models_in_every_shape(stack: Stack) -> None:
             assert sorted(m["id"] for m in own["data"]) == sorted(names.values())
 
 
+@pytest.mark.wire("1a.6")
 async def test_free_endpoints_cost_nothing_and_need_a_live_key(stack: Stack) -> None:
     async with ScriptedProvider() as provider:
         model = await stack.model(provider.url, upstream={"provider": "anthropic", "base_url": provider.url})
@@ -189,3 +195,23 @@ async def test_free_endpoints_cost_nothing_and_need_a_live_key(stack: Stack) -> 
         assert (answer.status_code, answer.json()) == (200, {"input_tokens": 3})
         [event] = await stack.events(customer.id, 1)
         assert (event["charge_nanos"], event["endpoint"], event["end"]) == (0, "count_tokens", "settled")
+
+
+async def test_the_lists_request_id_is_where_the_sdks_look(stack: Stack) -> None:
+    """Of an answer and of a refusal: OpenAI's SDKs read `x-request-id`, Anthropic's `request-id` (wire.md 1d and 2d)."""
+    customer = await stack.customer()
+    async with http(base_url=stack.gateway) as client:
+        for path, header in (("/openai/v1/models", "x-request-id"), ("/anthropic/v1/models", "request-id")):
+            for key, status in ((customer.key, 200), ("weir_junk", 401)):
+                answer = await client.get(path, headers={"authorization": f"Bearer {key}"})
+                assert answer.status_code == status
+                assert answer.headers[header] == answer.headers["x-weir-request-id"]
+
+
+async def test_only_gemini_says_its_tier_in_a_header(stack: Stack) -> None:
+    """Another provider that sends Gemini's header says nothing with it: the answer's own tier counts."""
+    async with ScriptedProvider(Behaviour(headers={"x-gemini-service-tier": "priority"})) as provider:
+        model, customer = await stack.model(provider.url), await stack.customer()
+        assert (await call(stack, customer, model, "openai.chat", streamed=False)).status_code == 200
+        [event] = await stack.events(customer.id, 1)
+        assert event["usage"].get("service_tier") != "priority"

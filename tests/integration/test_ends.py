@@ -45,6 +45,7 @@ async def only_event(stack: Stack, customer: Customer) -> dict[str, Any]:
     return event
 
 
+@pytest.mark.wire("5.5")
 async def test_a_client_that_leaves_is_charged_exactly_what_the_provider_counted(stack: Stack) -> None:
     """Drain, the default: the upstream is read on to its usage frame."""
     async with ScriptedProvider(Behaviour(text=WORDS, chunks=40, stall_after_chunks=10)) as provider:
@@ -59,6 +60,7 @@ async def test_a_client_that_leaves_is_charged_exactly_what_the_provider_counted
         assert provider.seen[0].outcome == "answered"
 
 
+@pytest.mark.wire("5.5")
 async def test_leaving_just_before_the_usage_frame_is_no_cheaper(stack: Stack) -> None:
     async with ScriptedProvider(Behaviour(text=WORDS, chunks=40, stall_after_chunks=99)) as provider:
         model, customer = await stack.model(provider.url), await stack.customer()
@@ -69,6 +71,7 @@ async def test_leaving_just_before_the_usage_frame_is_no_cheaper(stack: Stack) -
         assert event["charge_nanos"] >= expected_nanos(5, 40)
 
 
+@pytest.mark.wire("5.5")
 async def test_abort_charges_what_was_seen_and_never_too_little(stack: Stack) -> None:
     async with ScriptedProvider(Behaviour(text=WORDS, chunks=40, stall_after_chunks=20)) as provider:
         model = await stack.model(provider.url, upstream={"on_client_left": "abort"})
@@ -81,6 +84,7 @@ async def test_abort_charges_what_was_seen_and_never_too_little(stack: Stack) ->
         await provider.wait_for(lambda p: p.seen[0].outcome == "client_left")
 
 
+@pytest.mark.wire("1d.2", "5.1")
 @pytest.mark.parametrize("reset", [False, True])
 async def test_an_upstream_that_cuts_is_never_ended_cleanly(stack: Stack, reset: bool) -> None:
     async with ScriptedProvider(Behaviour(text=WORDS, chunks=40, cut_after_chunks=12, reset=reset)) as provider:
@@ -94,6 +98,7 @@ async def test_an_upstream_that_cuts_is_never_ended_cleanly(stack: Stack, reset:
         assert event["charge_nanos"] > 0
 
 
+@pytest.mark.wire("5.1")
 async def test_a_whole_answer_that_is_cut_is_not_ended_cleanly(stack: Stack) -> None:
     wire = (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n" + b'{"id": "chatcmpl-1", '
@@ -111,6 +116,7 @@ async def test_a_whole_answer_that_is_cut_is_not_ended_cleanly(stack: Stack) -> 
         assert event["outcome"] == "upstream_broke"
 
 
+@pytest.mark.wire("5.1")
 async def test_a_stream_that_ends_without_its_end_is_not_passed_off_as_whole(stack: Stack) -> None:
     """No SDK notices a stream that lacks [DONE] (wire.md 0.4), so the connection must say it."""
     frame = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -152,6 +158,7 @@ async def test_an_answer_without_usage_is_counted_from_what_was_seen(stack: Stac
         assert event["usage"]["output"] >= 40
 
 
+@pytest.mark.wire("5.9")
 async def test_an_error_in_mid_stream_passes_as_it_is(stack: Stack) -> None:
     async with ScriptedProvider(Behaviour(text=WORDS, chunks=40, error_after_chunks=5)) as provider:
         model, customer = await stack.model(provider.url), await stack.customer()
@@ -162,6 +169,7 @@ async def test_an_error_in_mid_stream_passes_as_it_is(stack: Stack) -> None:
         await only_event(stack, customer)
 
 
+@pytest.mark.wire("8.5")
 async def test_what_is_more_than_hold_and_balance_is_the_operators_loss(stack: Stack) -> None:
     """A provider that ignores the cap: the charge stops at what the caller has, and the rest is seen."""
     usage = {"prompt_tokens": 5, "completion_tokens": 1_000_000, "total_tokens": 1_000_005}

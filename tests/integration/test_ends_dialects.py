@@ -163,6 +163,7 @@ async def test_a_clean_end_that_is_not_the_end(stack: Stack, way: Way) -> None:
         assert event["usage"]["output"] >= 12
 
 
+@pytest.mark.wire("5.10")
 @every_way
 async def test_refused_before_the_first_byte(stack: Stack, way: Way) -> None:
     async with ScriptedProvider(Behaviour(status=503)) as provider:

@@ -157,7 +157,7 @@ async def test_only_listed_headers_go_on(stack: Stack) -> None:
         }
 
 
-@pytest.mark.wire("6.1", "6.3")
+@pytest.mark.wire("6.1", "6.3", "6.12")
 async def test_what_the_provider_says_of_its_account_stays_here(stack: Stack) -> None:
     said = {
         "set-cookie": "__cf_bm=1", "openai-organization": "org-up", "openai-project": "proj-up", "server": "cloudflare",

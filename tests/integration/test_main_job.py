@@ -41,6 +41,7 @@ async def check_books(stack: Stack, account: str, *, uncached: int, output: int,
     assert (await stack.ask("GET", f"/usage/{event['request_id']}"))["charge_nanos"] == charge
 
 
+@pytest.mark.wire("1b.3")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_sync_sdk(stack: Stack, streamed: bool) -> None:
     async with ScriptedProvider() as provider:
@@ -62,6 +63,7 @@ async def test_sync_sdk(stack: Stack, streamed: bool) -> None:
         assert provider.stats.billed_requests == 1
 
 
+@pytest.mark.wire("1b.3")
 @pytest.mark.parametrize("asked", [None, True, False])
 async def test_async_sdk_streamed(stack: Stack, asked: bool | None) -> None:
     async with ScriptedProvider() as provider:
@@ -93,6 +95,7 @@ async def test_async_sdk_whole(stack: Stack) -> None:
         await check_books(stack, customer.id, uncached=5, output=5, streamed=False, model=model)
 
 
+@pytest.mark.wire("1a.2", "5.4", "5.6", "6.2")
 async def test_bytes_pass_as_they_are(stack: Stack) -> None:
     """What was sent arrives byte for byte where nothing has to change; so does the answer."""
     body = (
@@ -126,6 +129,7 @@ async def test_bytes_pass_as_they_are(stack: Stack) -> None:
         assert values["accept-encoding"] == "identity"
 
 
+@pytest.mark.wire("5.4", "8.3")
 async def test_the_model_name_and_a_cap_are_spliced_in(stack: Stack) -> None:
     """The provider's name of the model, and for a caller without a cap one that the balance pays for, announced."""
     async with ScriptedProvider(record_bodies=True) as provider:
@@ -147,6 +151,7 @@ async def test_the_model_name_and_a_cap_are_spliced_in(stack: Stack) -> None:
         assert (event["model"], event["served_model"]) == (model, "gpt-inner")
 
 
+@pytest.mark.wire("0.1")
 async def test_a_bare_root_is_openais(stack: Stack) -> None:
     async with ScriptedProvider() as provider:
         model, customer = await stack.model(provider.url), await stack.customer()
@@ -166,6 +171,7 @@ async def test_callers_see_their_balance_and_models(stack: Stack) -> None:
     assert model in {item["id"] for item in models["data"]}
 
 
+@pytest.mark.wire("1b.1", "1b.6")
 async def test_cached_input_has_its_own_price(stack: Stack) -> None:
     usage = {
         "prompt_tokens": 100,

@@ -41,7 +41,7 @@ async def test_a_form_goes_on_as_a_form_and_is_billed_by_the_second(stack: Stack
         assert event["quote_nanos"] >= event["charge_nanos"]
 
 
-@pytest.mark.wire("1b.8")
+@pytest.mark.wire("1b.8", "8.7")
 async def test_a_transcript_without_usage_is_estimated_by_its_length(stack: Stack) -> None:
     async with ScriptedProvider(Behaviour(body=b"hello there", content_type="text/plain")) as provider:
         model, customer = await stack.model(provider.url, price=PRICE), await stack.customer()
@@ -52,7 +52,7 @@ async def test_a_transcript_without_usage_is_estimated_by_its_length(stack: Stac
         assert 0 < event["charge_nanos"] <= event["quote_nanos"]
 
 
-@pytest.mark.wire("1b.9")
+@pytest.mark.wire("1b.9", "8.7")
 async def test_speech_is_estimated_and_never_above_its_quote(stack: Stack) -> None:
     sound = bytes(range(256)) * 400
     async with ScriptedProvider(Behaviour(body=sound, content_type="audio/mpeg")) as provider:
@@ -65,7 +65,7 @@ async def test_speech_is_estimated_and_never_above_its_quote(stack: Stack) -> No
         assert 0 < event["charge_nanos"] <= event["quote_nanos"]
 
 
-@pytest.mark.wire("6.10")
+@pytest.mark.wire("6.13")
 @pytest.mark.parametrize(
     "kind", ["application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-16"]
 )

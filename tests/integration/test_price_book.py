@@ -77,6 +77,7 @@ async def test_every_entry_comes_back_as_it_can_be_imported_again(api: Api) -> N
         assert (repeated["written"], repeated["items"]) == (False, [])
 
 
+@pytest.mark.wire("7.2")
 async def test_names_are_exact(api: Api) -> None:
     for provider in ("openai", "anthropic"):
         found = price_import.entries(provider, datetime.now(UTC)).entries

@@ -50,6 +50,7 @@ def changed(key: str) -> str:
     return key[:-1] + ("A" if key[-1] != "A" else "B")
 
 
+@pytest.mark.wire("1d.1")
 async def test_no_key_or_a_bad_one(stack: Stack, provider: ScriptedProvider) -> None:
     from ledger import keys
 
@@ -84,6 +85,7 @@ async def test_a_suspended_account(stack: Stack, provider: ScriptedProvider) -> 
     assert (await post(stack, customer.key, body)).status_code == 200
 
 
+@pytest.mark.wire("1c.4", "6.10")
 @pytest.mark.parametrize(
     "body",
     [
@@ -126,6 +128,7 @@ async def test_an_unknown_model_and_one_that_the_key_may_not_use(stack: Stack, p
     assert (await post(stack, customer.key, {"model": model, "messages": ASK})).status_code == 200
 
 
+@pytest.mark.wire("1d.4")
 async def test_an_empty_balance_and_one_that_is_too_small(stack: Stack, provider: ScriptedProvider) -> None:
     model = await stack.model(provider.url)
     poor = await stack.customer("0")
@@ -144,6 +147,7 @@ async def test_an_empty_balance_and_one_that_is_too_small(stack: Stack, provider
     await untouched(stack, poor)
 
 
+@pytest.mark.wire("1d.3", "1d.4")
 async def test_rate_and_concurrency(stack: Stack) -> None:
     async with ScriptedProvider(Behaviour(gate=True)) as provider:
         model = await stack.model(provider.url)
@@ -168,6 +172,7 @@ async def test_rate_and_concurrency(stack: Stack) -> None:
         assert [a.headers["x-ratelimit-remaining-requests"] for a in answers[:2]] == ["1", "0"]
 
 
+@pytest.mark.wire("0.4", "6.11")
 async def test_paths_methods_and_encodings(stack: Stack, provider: ScriptedProvider) -> None:
     model, customer = await stack.model(provider.url), await stack.customer()
     body = {"model": model, "messages": ASK}
@@ -190,6 +195,7 @@ async def test_paths_methods_and_encodings(stack: Stack, provider: ScriptedProvi
     assert provider.stats.requests == 0
 
 
+@pytest.mark.wire("6.9")
 async def test_a_body_over_the_cap(stack: Stack, provider: ScriptedProvider) -> None:
     model, customer = await stack.model(provider.url), await stack.customer()
     huge = b'{"model": "%s", "messages": [{"role": "user", "content": "%s"}]}' % (
@@ -216,6 +222,7 @@ async def test_an_upstream_that_is_down(stack: Stack) -> None:
     await untouched(stack, customer)
 
 
+@pytest.mark.wire("5.10")
 @pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 503])
 async def test_the_providers_own_errors_pass_and_cost_nothing(stack: Stack, status: int) -> None:
     error = {"error": {"message": "no", "type": "x", "param": None, "code": "their_code"}}
@@ -231,6 +238,7 @@ async def test_the_providers_own_errors_pass_and_cost_nothing(stack: Stack, stat
     await untouched(stack, customer)
 
 
+@pytest.mark.wire("6.4")
 @pytest.mark.parametrize("status", [401, 403])
 async def test_the_operators_refused_credential_is_not_the_callers_fault(stack: Stack, status: int) -> None:
     body = b'{"error": {"message": "Incorrect API key provided: sk-up*****m. org-secret"}}'

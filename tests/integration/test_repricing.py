@@ -91,6 +91,7 @@ async def run(cold: ColdBook, opened: Link, vault: Vault, redis_url: str) -> Asy
     await reader.aclose()
 
 
+@pytest.mark.wire("7.4")
 async def test_every_event_of_a_run_is_priced_again(run: Run) -> None:
     first = await run.price(PRICE)
     for name, usage in USED.items():

@@ -150,6 +150,7 @@ async def test_a_browsers_key_is_in_the_subprotocol_and_stays_here(stack: Stack,
     assert customer.key not in json.dumps(provider.headers)
 
 
+@pytest.mark.wire("6h.2")
 async def test_a_session_ends_with_the_balance(stack: Stack, provider: SpokenTo) -> None:
     """Money for the hold of one response and a little: after it there is none for the next."""
     model = await stack.model(provider.url, max_input_tokens=10_000, max_output_tokens=1_000)
@@ -228,6 +229,7 @@ async def test_a_response_without_usage_is_estimated(stack: Stack, provider: Spo
     assert event["usage"]["output"] == 3
 
 
+@pytest.mark.wire("1b.12")
 async def test_responses_on_a_socket_are_requests_each(stack: Stack, provider: SpokenTo) -> None:
     """Admitted frame by frame, with the model's name and a cap spliced in; what this socket stored may be referred to."""
     model, customer = await stack.model(provider.url, target="gpt-up"), await stack.customer()

@@ -44,7 +44,7 @@ def test_there_are_fixtures() -> None:
     assert sum(path.parent == OWN for path in PATHS) >= 20
 
 
-@pytest.mark.wire("2b.1", "2b.2", "2b.3", "2b.4", "2b.5", "2b.6", "2b.7", "5.3", "5.4", "5.9")
+@pytest.mark.wire("2b.1", "2b.2", "2b.3", "2b.4", "2b.5", "2b.6", "2b.7", "5.3", "5.4", "5.9", "5.12")
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_fixture_at_every_split(path: Path) -> None:
     expect = json.loads(path.read_text())

@@ -38,6 +38,7 @@ def test_the_plain_request() -> None:
     assert asked(max_tokens=0).cap == 0, "a request that only fills the cache"
 
 
+@pytest.mark.wire("6.10")
 @pytest.mark.parametrize(
     ("more", "names"),
     [
@@ -196,7 +197,7 @@ def test_who_may_serve(more: dict[str, Any], variants: tuple[str, ...] | None) -
     assert asked(**more).variants == variants
 
 
-@pytest.mark.wire("7.1")
+@pytest.mark.wire("2c.3", "7.1")
 @pytest.mark.parametrize(
     "more",
     [

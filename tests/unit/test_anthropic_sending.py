@@ -32,7 +32,7 @@ def test_a_cap_that_is_missing_is_added_and_a_null_one_replaced() -> None:
         assert Messages().write(Call(body), Messages().read(Call(body)), model="m", cap=4096).body == wanted
 
 
-@pytest.mark.wire("2a.2")
+@pytest.mark.wire("1a.6", "2a.2")
 def test_counting_is_free_and_holds_nothing() -> None:
     body = b'{"model": "m", "messages": []}'
     found = CountTokens().read(Call(body))

@@ -123,7 +123,7 @@ NAMES = st.sampled_from(["type", "message", "usage", "iterations", "cache_creati
 KINDS = st.sampled_from(["message", "message_start", "message_delta", "error", "compaction"])
 
 
-@pytest.mark.wire("5.9")
+@pytest.mark.wire("5.12")
 @given(st.dictionaries(NAMES, KINDS | JSON | st.dictionaries(NAMES, JSON | KINDS, max_size=4), max_size=5))
 def test_nothing_that_an_answer_says_breaks_the_meter(document: dict[str, Any]) -> None:
     body = json.dumps(document).encode()
@@ -133,6 +133,7 @@ def test_nothing_that_an_answer_says_breaks_the_meter(document: dict[str, Any]) 
         assert all((meter.usage() or {}).values())
 
 
+@pytest.mark.wire("5.12")
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"7", b"\xff\xfe", b"{", b'{"usage": 5}'])
 def test_damaged_answers(body: bytes) -> None:
     for content_type, data in (("application/json", body), ("text/event-stream", b"data: " + body + b"\n\n")):

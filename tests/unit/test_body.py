@@ -32,11 +32,13 @@ def write_request(body: bytes, asked: Asked, *, model: str, cap: int | None) -> 
     return Chat().write(Call(body), asked, model=model, cap=cap).body
 
 
+@pytest.mark.wire("6.10")
 @given(OBJECTS, st.booleans(), st.booleans())
 def test_every_object_is_read(value: dict[str, Any], spaced: bool, ascii_only: bool) -> None:
     assert parse_object(written(value, spaced=spaced, ascii_only=ascii_only)) == value
 
 
+@pytest.mark.wire("6.10")
 @given(st.lists(st.tuples(TEXT, VALUES), min_size=1, max_size=4), st.data())
 def test_a_name_twice_is_refused_however_deep_and_however_spelt(
     pairs: list[tuple[str, Any]], data: st.DataObject
@@ -65,6 +67,7 @@ def test_deep_nesting_is_read_or_refused_and_never_a_failure(depth: int) -> None
             parse_object(body)
 
 
+@pytest.mark.wire("5.4")
 @given(OBJECTS, VALUES, VALUES, st.booleans())
 def test_a_member_is_replaced_and_every_other_byte_stays(
     value: dict[str, Any], old: Any, new: Any, spaced: bool
@@ -83,6 +86,7 @@ def test_a_member_is_replaced_and_every_other_byte_stays(
             assert done[done.index(b'"after"') :] == body[body.index(b'"after"') :]
 
 
+@pytest.mark.wire("5.4")
 @given(OBJECTS, VALUES, st.booleans())
 def test_a_member_is_added_at_the_end(value: dict[str, Any], new: Any, spaced: bool) -> None:
     value.pop("cap", None)
@@ -92,11 +96,13 @@ def test_a_member_is_added_at_the_end(value: dict[str, Any], new: Any, spaced: b
     assert done.startswith(body.rstrip()[:-1])
 
 
+@pytest.mark.wire("5.4")
 def test_what_a_caller_sends_passes_unchanged_when_nothing_has_to_change() -> None:
     body = b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":true,"x":1.10},"max_tokens":5}'
     assert write_request(body, read_request(body), model="m", cap=None) == body
 
 
+@pytest.mark.wire("1b.3")
 def test_the_usage_switch_keeps_the_other_options() -> None:
     body = b'{"model": "m", "stream": true, "stream_options": {"include_obfuscation": false, "include_usage": false}}'
     done = write_request(body, read_request(body), model="m", cap=None)
@@ -111,12 +117,14 @@ def test_the_usage_switch_keeps_the_other_options() -> None:
     assert write_request(without, read_request(without), model="m", cap=None) == without
 
 
+@pytest.mark.wire("1c.1")
 def test_a_cap_that_is_null_is_replaced_and_not_doubled() -> None:
     body = b'{"model": "m", "max_completion_tokens": null}'
     done = write_request(body, read_request(body), model="n", cap=4096)
     assert done == b'{"model": "n", "max_completion_tokens": 4096}'
 
 
+@pytest.mark.wire("1c.1", "1c.2")
 def test_the_newer_cap_wins() -> None:
     asked = read_request(b'{"model": "m", "max_completion_tokens": 7, "max_tokens": 9, "n": 3}')
     assert (asked.cap, asked.choices) == (7, 3)

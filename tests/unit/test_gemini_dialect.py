@@ -74,7 +74,7 @@ def test_when_to_come_again() -> None:
     }
 
 
-@pytest.mark.wire("3d.2")
+@pytest.mark.wire("3d.2", "3d.3")
 def test_an_error_in_a_stream_is_one_that_python_raises() -> None:
     """It looks at how the chunk begins, and needs a number for the code."""
     frame = GEMINI.error_frame('It "broke"\n off.', "req-1")

@@ -44,7 +44,7 @@ def test_there_are_fixtures() -> None:
     assert sum(path.parent == OWN for path in PATHS) >= 30
 
 
-@pytest.mark.wire("3b.1", "3b.2", "3b.3", "3b.4", "3b.5", "3b.7", "5.3", "5.4", "5.9")
+@pytest.mark.wire("3b.1", "3b.2", "3b.3", "3b.4", "3b.5", "3b.7", "3b.8", "5.3", "5.4", "5.9")
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_fixture_at_every_split(path: Path) -> None:
     expect = json.loads(path.read_text())

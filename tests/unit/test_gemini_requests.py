@@ -73,6 +73,7 @@ def test_both_spellings_at_once_are_refused(more: dict[str, Any], name: str) -> 
         asked(**more)
 
 
+@pytest.mark.wire("6.10")
 @pytest.mark.parametrize(
     ("more", "name"),
     [
@@ -103,7 +104,7 @@ def test_a_name_twice_is_refused(body: bytes) -> None:
         GenerateContent().read(Call(body, target=TARGET))
 
 
-@pytest.mark.wire("8.2")
+@pytest.mark.wire("3b.8", "8.2")
 @pytest.mark.parametrize(
     "more",
     [

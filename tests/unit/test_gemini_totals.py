@@ -172,12 +172,13 @@ NAMES = st.sampled_from(
 NESTED = st.dictionaries(NAMES, JSON | st.dictionaries(NAMES, JSON, max_size=3), max_size=4)
 
 
-@pytest.mark.wire("5.9")
+@pytest.mark.wire("5.12")
 @given(st.dictionaries(NAMES, JSON | NESTED | st.lists(NESTED, max_size=3), max_size=5), st.sampled_from(WAYS))
 def test_nothing_that_an_answer_says_breaks_the_meter(document: dict[str, Any], way: str) -> None:
     assert usage_of(metered(way, document)) is not None
 
 
+@pytest.mark.wire("5.12")
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b"7", b"\xff\xfe", b"{", b"[{", b'"', b"}", b'{"usageMetadata": 5}']
 )

@@ -41,6 +41,7 @@ def test_there_are_fixtures() -> None:
     assert {"openai_chat", "openai_chat_stream", "openai_chat_stream_no_usage"} <= set(NAMES)
 
 
+@pytest.mark.wire("1b.1", "1b.2", "1b.6", "5.3", "5.4")
 @pytest.mark.parametrize("name", [name for name in NAMES if "error" not in name])
 def test_fixture_at_every_split(name: str) -> None:
     expect, body, streamed = fixture(name)
@@ -53,6 +54,7 @@ def test_fixture_at_every_split(name: str) -> None:
         assert expect["meter"] is None or meter.model == model
 
 
+@pytest.mark.wire("1b.3", "5.4")
 def test_the_usage_frame_is_swallowed_and_nothing_else() -> None:
     _, body, _ = fixture("openai_chat_stream")
     frames = body.split(b"\n\n")
@@ -65,6 +67,7 @@ def test_the_usage_frame_is_swallowed_and_nothing_else() -> None:
         assert usage["output"] == 45
 
 
+@pytest.mark.wire("1b.1")
 def test_the_buckets_add_up_to_the_providers_total() -> None:
     expect, body, _ = fixture("openai_chat")
     meter, _ = metered([body], streamed=False, hide=False)
@@ -75,6 +78,7 @@ def test_the_buckets_add_up_to_the_providers_total() -> None:
     assert expect["meter"]["output"] == usage["output"]
 
 
+@pytest.mark.wire("5.3")
 @pytest.mark.parametrize("ending", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"])
 def test_every_line_ending_and_none_other(ending: bytes) -> None:
     """U+2028 and U+0085 are no line ends inside JSON (wire.md 5)."""
@@ -92,6 +96,7 @@ def test_every_line_ending_and_none_other(ending: bytes) -> None:
         assert meter.content_frames == 1
 
 
+@pytest.mark.wire("1b.2")
 def test_the_last_usage_present_replaces() -> None:
     def chunk(output: int | None) -> bytes:
         usage = None if output is None else {"prompt_tokens": 1, "completion_tokens": output}
@@ -118,6 +123,7 @@ def test_what_was_written_is_counted_and_the_json_around_it_is_not() -> None:
     assert meter.content_bytes == len(rb"{\"a\": 1}")
 
 
+@pytest.mark.wire("5.12")
 def test_damaged_answers_do_not_break_the_meter() -> None:
     for body in (b"", b"null", b"[]", b'{"usage": 5}', b'{"usage": {"prompt_tokens": "many"}}', b"\xff\xfe", b"{"):
         meter, out = metered([body], streamed=False, hide=False)

@@ -31,7 +31,7 @@ def sent(body: bytes, *, model: str = "m", cap: int | None = None, endpoint: End
     return endpoint.write(call, endpoint.read(call), model=model, cap=cap)
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("1c.1", "5.2")
 def test_plain_text_is_read() -> None:
     found = asked(input="Hello", max_output_tokens=99, stream=True)
     assert found._replace(parsed=None) == Asked(model="m", streamed=True, cap=99, variants=None)
@@ -39,7 +39,7 @@ def test_plain_text_is_read() -> None:
     assert asked(input="Hello").capped
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("1c.4")
 @pytest.mark.parametrize("endpoint", [Responses(), ResponsesCompact(), ResponsesInputTokens(), COMPLETIONS])
 def test_the_model_is_required_although_the_api_makes_it_optional(endpoint: Endpoint) -> None:
     for body in (b'{"prompt":{"id":"pmpt_1"}}', b'{"model":null}', b'{"model":""}', b'{"model":["m"]}'):
@@ -47,7 +47,7 @@ def test_the_model_is_required_although_the_api_makes_it_optional(endpoint: Endp
             endpoint.read(Call(body))
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("6.10")
 @pytest.mark.parametrize("bad", [{"max_output_tokens": -1}, {"stream": "yes"}, {"max_tool_calls": 1.5}])
 def test_what_a_quote_cannot_read_is_refused(bad: dict[str, Any]) -> None:
     hosted = [{"type": "web_search"}]
@@ -55,7 +55,7 @@ def test_what_a_quote_cannot_read_is_refused(bad: dict[str, Any]) -> None:
         asked(tools=hosted, **bad)
 
 
-@pytest.mark.wire("8")
+@pytest.mark.wire("8.2")
 @pytest.mark.parametrize(
     "part",
     [
@@ -73,7 +73,7 @@ def test_content_that_is_no_text_may_be_as_long_as_the_model_takes(part: dict[st
     assert not asked(input=said({"type": "input_text", "text": "see image_url"})).by_reference
 
 
-@pytest.mark.wire("8")
+@pytest.mark.wire("6h.1", "8.2")
 def test_an_escape_hides_no_name() -> None:
     escaped = rb'{"model":"m","input":[{"role":"user","content":[{"type":"input\u005fimage","image\u005Furl":"x"}]}]}'
     assert RESPONSES.read(Call(escaped)).by_reference
@@ -81,7 +81,7 @@ def test_an_escape_hides_no_name() -> None:
     assert RESPONSES.read(Call(escaped)).stored == "previous_response_id"
 
 
-@pytest.mark.wire("6h")
+@pytest.mark.wire("6h.1")
 @pytest.mark.parametrize(
     ("body", "name"),
     [
@@ -108,7 +108,7 @@ def test_what_is_stored_with_the_provider_is_named(body: dict[str, Any], name: s
     assert asked(**body).stored == name
 
 
-@pytest.mark.wire("6h")
+@pytest.mark.wire("6h.1")
 @pytest.mark.parametrize(
     "body",
     [
@@ -127,13 +127,13 @@ def test_what_only_looks_stored_is_served(body: dict[str, Any]) -> None:
     assert asked(**body).stored is None
 
 
-@pytest.mark.wire("6h")
+@pytest.mark.wire("6h.1")
 def test_depth_exhausts_nothing() -> None:
     deep = b'{"model":"m","input":' + b'[{"content":' * 100 + b'[{"file_id":"file-1"}]' + b"}]" * 100 + b"}"
     assert RESPONSES.read(Call(deep)).stored == "file_id"
 
 
-@pytest.mark.wire("8")
+@pytest.mark.wire("8.2", "8.5")
 @pytest.mark.parametrize(
     "tool",
     [
@@ -160,7 +160,7 @@ def test_hosted_tools_read_and_search_more_than_the_request_shows(tool: Any) -> 
     assert brought.searches == options.SEARCHES
 
 
-@pytest.mark.wire("8")
+@pytest.mark.wire("8.5")
 def test_the_callers_own_tools_are_not_hosted() -> None:
     own = [{"type": kind} for kind in ("function", "custom", "local_shell", "apply_patch", "namespace")]
     own.append({"type": "shell", "environment": {"type": "local"}})  # type: ignore[dict-item]
@@ -171,7 +171,7 @@ def test_the_callers_own_tools_are_not_hosted() -> None:
     assert not listed.by_reference
 
 
-@pytest.mark.wire("8")
+@pytest.mark.wire("8.2")
 def test_reasoning_that_is_named_by_its_id_is_not_in_the_body() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": []}
     assert asked(input=[thought]).by_reference
@@ -179,7 +179,7 @@ def test_reasoning_that_is_named_by_its_id_is_not_in_the_body() -> None:
     assert not asked(input=[{**thought, "content": [{"type": "reasoning_text", "text": "x"}]}]).by_reference
 
 
-@pytest.mark.wire("1b", "8")
+@pytest.mark.wire("1b.6", "8.4")
 @pytest.mark.parametrize(
     ("tier", "variants"),
     [
@@ -197,7 +197,7 @@ def test_the_tiers_that_may_serve(tier: str | None, variants: tuple[str, ...] | 
     assert asked(COMPLETIONS, prompt="x", service_tier=tier).variants == variants
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("1c.1", "5.4")
 def test_a_cap_and_a_model_are_spliced_and_nothing_else() -> None:
     body = b'{ "model" : "m", "input": "1.10" , "stream":true}'
     assert sent(body) == Outgoing("/responses", body)
@@ -208,7 +208,7 @@ def test_a_cap_and_a_model_are_spliced_and_nothing_else() -> None:
     assert sent(null, cap=4096).body == b'{"model":"m","max_output_tokens":4096}'
 
 
-@pytest.mark.wire("1a")
+@pytest.mark.wire("8.3")
 def test_compaction_has_no_field_for_a_cap() -> None:
     body = b'{"model":"m","input":"x"}'
     compact = ResponsesCompact()
@@ -220,7 +220,7 @@ def test_compaction_has_no_field_for_a_cap() -> None:
     assert asked(compact, previous_response_id="resp_1").stored == "previous_response_id"
 
 
-@pytest.mark.wire("1a")
+@pytest.mark.wire("1a.6")
 def test_counting_is_free_and_writes_nothing() -> None:
     counting = ResponsesInputTokens()
     found = asked(counting, input=said({"type": "input_file", "file_id": "file-1"}))
@@ -229,7 +229,7 @@ def test_counting_is_free_and_writes_nothing() -> None:
     assert sent(b'{"model":"m"}', cap=9, endpoint=counting) == Outgoing("/responses/input_tokens", b'{"model":"m"}')
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("1c.2")
 @pytest.mark.parametrize(
     ("body", "choices"),
     [
@@ -249,7 +249,7 @@ def test_every_completion_that_is_written_is_held_for(body: dict[str, Any], choi
     assert asked(COMPLETIONS, **body).choices == choices
 
 
-@pytest.mark.wire("1c")
+@pytest.mark.wire("1c.1")
 def test_completions_have_a_cap_of_their_own_and_none_is_spliced() -> None:
     body = b'{"model":"m","prompt":"x"}'
     found = COMPLETIONS.read(Call(body))
@@ -259,7 +259,7 @@ def test_completions_have_a_cap_of_their_own_and_none_is_spliced() -> None:
     assert asked(COMPLETIONS, prompt="x", max_tokens=None).cap == 16
 
 
-@pytest.mark.wire("5")
+@pytest.mark.wire("1b.3")
 def test_the_usage_switch_of_completions_keeps_the_other_options() -> None:
     body = b'{"model":"m","stream":true,"stream_options":{"include_obfuscation":false,"include_usage":false}}'
     out = sent(body, endpoint=COMPLETIONS).body
@@ -272,7 +272,7 @@ def test_the_usage_switch_of_completions_keeps_the_other_options() -> None:
     assert sent(b'{"model":"m"}', endpoint=COMPLETIONS).body == b'{"model":"m"}'
 
 
-@pytest.mark.wire("5")
+@pytest.mark.wire("1b.3")
 def test_the_usage_frame_of_completions_is_swallowed_unless_it_was_asked_for() -> None:
     text = b'data: {"choices":[{"index":0,"text":"x"}],"usage":null}\n\n'
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
@@ -285,7 +285,7 @@ def test_the_usage_frame_of_completions_is_swallowed_unless_it_was_asked_for() -
         assert meter.done
 
 
-@pytest.mark.wire("1b")
+@pytest.mark.wire("1b.4")
 def test_who_serves_is_known_from_the_beginning() -> None:
     created = {"type": "response.created", "response": {"model": "gpt-own", "usage": None}}
     meter = meter_for("/v1/responses", content_type="text/event-stream")
@@ -294,6 +294,7 @@ def test_who_serves_is_known_from_the_beginning() -> None:
     assert (meter.model, meter.usage(), meter.done) == ("gpt-own", None, False)
 
 
+@pytest.mark.wire("5.12")
 @given(st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text(max_size=8) | st.lists(st.integers())))
 def test_damaged_answers_do_not_break_the_meter(usage: dict[str, Any]) -> None:
     names = ("input_tokens", "input_tokens_details", "output_tokens", "output_tokens_details")

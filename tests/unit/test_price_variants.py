@@ -15,6 +15,7 @@ TIERED = Price(
 )
 
 
+@pytest.mark.wire("7.3")
 @pytest.mark.parametrize(
     ("usage", "nanos"),
     [
@@ -30,6 +31,7 @@ def test_strictly_above_its_threshold_a_tier_prices_the_whole_request(usage: dic
     assert cost_nanos(TIERED, usage) == nanos
 
 
+@pytest.mark.wire("7.3", "8.4")
 def test_a_quote_has_the_dearest_tier_that_can_be_reached() -> None:
     assert [quote_nanos(TIERED, Bound(tokens, 1)) for tokens in (0, 100, 101, 1_000, 1_001)] == [
         *(2, 102, 307, 3_004, 5_011),
@@ -49,6 +51,7 @@ SERVICES = {"flex": one(500), "fast": one(8_000), "priority": one(3_000), "us": 
 VARIED = Price(1, {"input": 1000, "output": 1000}, (), SERVICES)
 
 
+@pytest.mark.wire("1b.6", "2b.7", "7.1")
 @pytest.mark.parametrize(
     ("how", "nanos"),
     [
@@ -71,6 +74,7 @@ def test_who_served_decides_the_table(how: dict[str, Any], nanos: int) -> None:
     assert cost_nanos(VARIED, {"input_uncached": 1, **how}) == nanos
 
 
+@pytest.mark.wire("7.1")
 def test_an_unknown_name_is_billed_by_the_dearest_for_this_usage() -> None:
     services = {"a": Variant({"input": 1000, "output": 9000}), "b": Variant({"input": 9000, "output": 1000})}
     price = Price(1, {"input": 1, "output": 1}, (), services)
@@ -85,6 +89,7 @@ def test_a_variant_has_tiers_of_its_own() -> None:
     assert cost_nanos(price, {"input_uncached": 10, "service_tier": "flex"}) == 5
 
 
+@pytest.mark.wire("8.4")
 @pytest.mark.parametrize(
     ("variants", "nanos"),
     [

@@ -66,6 +66,7 @@ def served(usage: dict[str, Any]) -> tuple[str, ...]:
     return tuple(usage[kind] for kind, base in BASE.items() if usage.get(kind) and usage[kind] not in base)
 
 
+@pytest.mark.wire("8.4")
 @given(prices(), USAGE, MARKUP, st.data())
 def test_the_bill_is_never_above_the_quote(
     price: Price, usage: dict[str, Any], markup: int, data: st.DataObject
@@ -114,6 +115,7 @@ FULL = Price(
 )  # fmt: skip
 
 
+@pytest.mark.wire("4.2", "7.5")
 @pytest.mark.parametrize(
     ("usage", "nanos"),
     [
@@ -144,6 +146,7 @@ def test_buckets_have_their_own_rates(usage: dict[str, int], nanos: int) -> None
     assert cost_nanos(FULL, usage) == nanos
 
 
+@pytest.mark.wire("7.5")
 def test_what_has_no_rate_costs_what_its_parent_costs() -> None:
     plain = Price(version=1, rates={"input": 1000, "output": 2000})
     usage = {
@@ -161,6 +164,7 @@ def test_what_has_no_rate_costs_what_its_parent_costs() -> None:
     assert cost_nanos(plain, usage) == 5 + 6 + 1 + 1 + 1 + 2
 
 
+@pytest.mark.wire("7.5")
 def test_a_cache_write_of_unknown_length_has_a_rate_of_its_own_or_the_dearest() -> None:
     rates = {"input": 1000, "output": 1, "cache_write_30m": 2000, "cache_write_12h": 4000}
     assert cost_nanos(Price(1, rates), {"cache_write": 1}) == 4
@@ -190,6 +194,7 @@ def test_names_that_are_no_bucket_cost_nothing() -> None:
     assert cost_nanos(FULL, unknown) == 9000
 
 
+@pytest.mark.wire("8.4")
 @pytest.mark.parametrize(
     ("more", "nanos"),
     [
@@ -208,5 +213,6 @@ def test_a_quote_has_every_quantity_at_its_dearest_rate(more: dict[str, Any], na
     assert quote_nanos(FULL, Bound(0, 0)._replace(**more)) == 9000 + nanos
 
 
+@pytest.mark.wire("7.3")
 def test_every_input_bucket_opens_tiers() -> None:
     assert {"input_uncached", "cache_read", "cache_write", *CACHE_WRITES} == {*INPUT_BUCKETS}

@@ -26,7 +26,7 @@ class Anthropic:
     request_id_header = b"request-id"
 
     def secret(self, headers: Any, query: bytes) -> bytes:
-        """SDKs since October 2026 send a bearer token, older ones `x-api-key`; some callers send both (wire.md 0.1)."""
+        """SDKs since October 2026 send a bearer token, older ones `x-api-key`; some callers send both (wire.md 2a.1)."""
         del query
         old, new = secrets.header(headers, b"x-api-key"), secrets.bearer(headers)
         ours = (found for found in (old, new) if found.startswith(_KEY_PREFIX))

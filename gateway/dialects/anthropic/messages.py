@@ -11,6 +11,7 @@ from gateway.dialects.meter import CountTab, Events, Meter, Tab, Usage, Whole, i
 from gateway.dialects.shape import Asked, Call, Outgoing
 
 CAP_FIELD = "max_tokens"
+_BEGINS = b'"content_block_start"'
 
 
 class Messages:
@@ -30,6 +31,7 @@ class Messages:
             by_reference=options.by_reference(parsed),
             searches=options.searches(parsed),
             variants=options.variants(parsed),
+            others=options.others(parsed),
             stored=options.stored(parsed),
             needs_cap=True,
             extra_input=options.TOOL_PROMPT if parsed.get("tools") else 0,
@@ -90,9 +92,11 @@ class MessagesTab(Tab):
         self._failed = False
 
     def pass_over(self, piece: bytes) -> None:
-        # A block begins empty, unless it is the result of a tool, which no model wrote.
-        if b'"content_block_start"' not in piece:
-            super().pass_over(piece)
+        # A block begins empty, unless it is the result of a tool, which no model wrote. Line by line, for where a whole
+        # stream is one piece: from a server that does not say that it sends events.
+        if _BEGINS in piece:
+            piece = b"\n".join(line for line in piece.splitlines() if _BEGINS not in line)
+        super().pass_over(piece)
 
     def read(self, document: dict[str, Any]) -> bool:
         kind = document.get("type")

@@ -41,6 +41,13 @@ def variants(parsed: Parsed) -> tuple[str, ...] | None:
     return () if asked["service_tier"] in _PLAIN["service_tier"] else None
 
 
+def others(parsed: Parsed) -> bool:
+    """Whether the provider may choose more than was asked for by name: the tier, or the region, of which the operator's
+    workspace has a default.
+    """
+    return fields.word(parsed, "service_tier") in (None, "auto") or fields.word(parsed, "inference_geo") is None
+
+
 def searches(parsed: Parsed) -> int:
     """The most web searches that are billed one by one."""
     tools = [tool for tool in fields.objects(parsed, "tools") if _kind(tool).startswith(_SEARCH)]

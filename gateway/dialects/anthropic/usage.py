@@ -6,6 +6,12 @@ from gateway.dialects.meter import Usage, buckets, count, inner, text
 
 Counts = dict[str, Any]
 
+_KNOWN = frozenset(
+    ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation",
+     "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "output_tokens_details", "thinking_tokens",
+     "server_tool_use", "web_search_requests", "web_fetch_requests", "iterations", "service_tier", "speed",
+     "inference_geo"),
+)  # fmt: skip
 _LEFT_OUT = ("compaction", "advisor_message")
 _TURNS = ("message", "fallback_message")
 
@@ -19,7 +25,8 @@ def merged(kept: Counts, found: Counts) -> Counts:
 
 
 def _present(fields: Counts) -> Counts:
-    return {name: value for name, value in fields.items() if value is not None}
+    """Of all reports together no more is kept than what has a meaning, however many there are."""
+    return {name: value for name, value in fields.items() if value is not None and name in _KNOWN}
 
 
 def disjoint(usage: Counts) -> Usage:

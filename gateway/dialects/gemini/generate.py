@@ -15,7 +15,7 @@ from gateway.dialects.array import Array
 from gateway.dialects.body import BadBody
 from gateway.dialects.gemini import options
 from gateway.dialects.gemini.splice import Path, object_in, replaced, spans
-from gateway.dialects.gemini.usage import ContentTab
+from gateway.dialects.gemini.usage import ContentTab, EmbeddingTab
 from gateway.dialects.meter import CountTab, Events, Meter, Whole
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -98,6 +98,10 @@ class EmbedContent(GenerateContent):
             capped=False,
             parsed=parsed,
         )
+
+    def meter(self, asked: Asked, content_type: bytes) -> Meter:
+        del content_type
+        return Meter(EmbeddingTab(asked.model, asked.variants), Whole())
 
 
 class BatchEmbedContents(EmbedContent):

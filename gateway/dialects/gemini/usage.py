@@ -7,6 +7,8 @@ from typing import Any
 from gateway.dialects.gemini.options import billed_once
 from gateway.dialects.meter import Tab, Usage, buckets, count, inner, text
 
+# More than any request can ask for; what a stream says without end is not remembered without end.
+_CANDIDATES, _QUERIES = 1_000, 1_000
 _UNFINISHED = (None, "", "FINISH_REASON_UNSPECIFIED")
 # Providers bill video as they bill images where they do not bill it as text; there is no bucket of its own for it.
 _KINDS = {"AUDIO": "audio", "IMAGE": "image", "VIDEO": "image"}
@@ -23,7 +25,7 @@ class ContentTab(Tab):
         self._asked_model = model
         self._tier = variants[0] if variants else None
         self._usage: dict[str, Any] = {}
-        self._queries: set[str] = set()
+        self._queries: set[int] = set()
         self._open: set[int] = set()
         self._finished: set[int] = set()
         self._blocked = False
@@ -43,15 +45,15 @@ class ContentTab(Tab):
 
     def _follow(self, candidate: dict[str, Any]) -> None:
         """Whether a candidate has come to its end; one chunk may still follow the one that said so."""
-        index = count(candidate, "index")
+        index = count(candidate, "index", most=_CANDIDATES)
         if candidate.get("finishReason") not in _UNFINISHED:
             self._finished.add(index)
             self._open.discard(index)
         elif index not in self._finished:
             self._open.add(index)
         queries = inner(candidate, "groundingMetadata").get("webSearchQueries")
-        if isinstance(queries, list):
-            self._queries.update(query for query in queries if isinstance(query, str) and query)
+        if isinstance(queries, list) and len(self._queries) < _QUERIES:
+            self._queries.update(hash(query) for query in queries[:_QUERIES] if isinstance(query, str) and query)
 
     def usage(self) -> Usage | None:
         usage = self._usage
@@ -86,6 +88,12 @@ class ContentTab(Tab):
         """The tier that the answer names, else the one that was asked for: it has another price."""
         named = (text(self._usage, "serviceTier") or "").lower()
         return self._tier if named in ("", "unspecified") else named
+
+
+class EmbeddingTab(ContentTab):
+    """Usage of embeddings, which newer versions report."""
+
+    always_costs = True
 
 
 def _kinds(usage: dict[str, Any], *names: str) -> dict[str, int]:

@@ -80,7 +80,7 @@ class Transcriptions:
             return Meter(TranscriptEventsTab(likely_seconds), Events())
         if b"json" in content_type:
             return Meter(TranscriptTab(likely_seconds), Whole())
-        return Unmarked(PlainTranscriptTab(likely_seconds))
+        return Unmarked(PlainTranscriptTab(likely_seconds, asked.seconds))
 
 
 class Translations(Transcriptions):
@@ -222,10 +222,13 @@ class TranscriptEventsTab(TranscriptTab):
 
 
 class PlainTranscriptTab(TranscriptTab):
-    """A transcript as text or subtitles, which has no usage; but subtitles say when the last of them ends."""
+    """A transcript as text or subtitles, which has no usage; but subtitles say when the last of them ends. No recording
+    is longer than its bytes allow, whatever is said of it.
+    """
 
-    def __init__(self, likely_seconds: int) -> None:
+    def __init__(self, likely_seconds: int, most_seconds: int) -> None:
         super().__init__(likely_seconds)
+        self._most_seconds = most_seconds
         self._tail = b""
         self._heard = 0
 
@@ -234,7 +237,8 @@ class PlainTranscriptTab(TranscriptTab):
         self.content_frames = 1
         last, self._tail = recordings.last_cue_end(self._tail + piece)
         if last > self._heard:
-            self._heard = self._likely_seconds = last
+            self._heard = last
+            self._likely_seconds = min(last, self._most_seconds)
 
 
 def _seconds(found: dict[str, Any], name: str) -> int:

@@ -9,15 +9,18 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
-from gateway.dialects.meter import Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
 
-CAP_FIELD = "max_completion_tokens"
+CAP_FIELD, OLD_CAP_FIELD = "max_completion_tokens", "max_tokens"
 # Text that a model wrote: answers, refusals, tool arguments, and the reasoning that compatible servers show.
 WRITTEN = re.compile(
     rb'"(?:content|refusal|arguments|reasoning|reasoning_content)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL
 )
+
+
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
 
 
 class Chat:
@@ -31,7 +34,7 @@ class Chat:
         usage_switch = fields.record(parsed, "stream_options")
         streamed = fields.flag(parsed, "stream")
         # max_completion_tokens wins over its deprecated name, for the provider as for the quote (wire.md 1c).
-        cap, old_cap = fields.whole(parsed, CAP_FIELD), fields.whole(parsed, "max_tokens")
+        cap, old_cap = fields.whole(parsed, CAP_FIELD), fields.whole(parsed, OLD_CAP_FIELD)
         searched = parsed.get("web_search_options") is not None
         return Asked(
             model=fields.model(parsed),
@@ -52,7 +55,9 @@ class Chat:
         if asked.hide_usage:
             body = options.with_usage(body, asked.parsed)
         if cap is not None:
-            body = fields.put(body, asked.parsed, CAP_FIELD, cap)
+            # In the caller's own field if there is one: some servers know only the old name, and both at once is an error.
+            old = asked.parsed.get(CAP_FIELD) is None and asked.parsed.get(OLD_CAP_FIELD) is not None
+            body = fields.put(body, asked.parsed, OLD_CAP_FIELD if old else CAP_FIELD, cap)
         return Outgoing("/chat/completions", body)
 
     def meter(self, asked: Asked, content_type: bytes) -> Meter:
@@ -77,16 +82,17 @@ class ChatTab(Tab):
 
     def pass_over(self, piece: bytes) -> None:
         super().pass_over(piece)
-        if b"[DONE]" in piece:
+        # A line of its own: inside a document it is what somebody wrote.
+        if b"[DONE]" in piece and _DONE.search(piece):
             self.done = True
 
     def read(self, document: dict[str, Any]) -> bool:
         found = document.get("usage")
         if isinstance(found, dict):
-            self._usage = found  # the last one present replaces: adding up is the classic over-count (wire.md 0.7)
+            self._usage = found  # the last one present replaces: adding up is the classic over-count (wire.md 1b.2)
         self.model = text(document, "model") or self.model
         self._tier = text(document, "service_tier") or self._tier
-        extra = document.get("choices") == []
+        extra = isinstance(found, dict) and document.get("choices") == []
         # Usage comes last: with it a stream is whole, also from servers that never say [DONE].
         if isinstance(found, dict) and (extra or _finished(document.get("choices"))):
             self.done = True
@@ -112,7 +118,7 @@ class ChatTab(Tab):
             output_audio=count(outputs, "audio_tokens"),
             input_image=count(inputs, "image_tokens"),
             web_searches=count(inner(self._usage, "server_side_tool_usage_details"), "web_search_calls"),
-            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks"),
+            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks", most=MOST_TICKS),
             service_tier=self._tier,
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
-from gateway.dialects.meter import Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST_TICKS, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -38,6 +38,8 @@ class Embeddings:
 class EmbeddingsTab(Tab):
     """`usage.prompt_tokens`; its total is the same number."""
 
+    always_costs = True
+
     def __init__(self) -> None:
         super().__init__()
         self._usage: dict[str, Any] | None = None
@@ -56,5 +58,5 @@ class EmbeddingsTab(Tab):
             input_uncached=count(self._usage, "prompt_tokens"),
             input_image=count(details, "image_tokens"),
             input_audio=count(details, "audio_tokens"),
-            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks"),
+            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks", most=MOST_TICKS),
         )

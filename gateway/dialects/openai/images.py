@@ -4,11 +4,12 @@ None has a field for a cap, so the model's maximum output is held for each pictu
 costs. Its tokens are added to the bill at the price of the model that was asked for, because a bill has one price.
 """
 
+from collections import Counter
 from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields, multipart
-from gateway.dialects.meter import Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.multipart import Form
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
@@ -86,8 +87,8 @@ class ImagesTab(Tab):
 
     def __init__(self) -> None:
         super().__init__()
-        self._usages: list[dict[str, Any]] = []
-        self._authors: list[dict[str, Any]] = []
+        self._sums: Counter[str] = Counter()
+        self._reported = False
         self._pictures: int | None = None
 
     def read(self, document: dict[str, Any]) -> bool:
@@ -99,28 +100,36 @@ class ImagesTab(Tab):
 
     def _take(self, document: dict[str, Any]) -> None:
         self.model = text(document, "model") or self.model
-        for name, found in (("usage", self._usages), ("svg_usage", self._authors)):
-            value = document.get(name)
-            if isinstance(value, dict):
-                found.append(value)
+        usage, author, sums = document.get("usage"), document.get("svg_usage"), self._sums
+        if isinstance(usage, dict):
+            self._add(usage)
+            sums["input_image"] += count(inner(usage, "input_tokens_details"), "image_tokens")
+            sums["output_image"] += _picture_tokens(usage)
+            sums["ticks"] += count(usage, "cost_in_usd_ticks", most=MOST_TICKS)
+        if isinstance(author, dict):
+            self._add(author)
+            sums["reasoning"] += count(author, "reasoning_tokens")
+
+    def _add(self, usage: dict[str, Any]) -> None:
+        self._reported = True
+        self._sums["read"] += count(usage, "input_tokens")
+        self._sums["cached"] += count(inner(usage, "input_tokens_details"), "cached_tokens")
+        self._sums["written"] += count(usage, "output_tokens")
 
     def usage(self) -> Usage | None:
-        if not self._usages and not self._authors and self._pictures is None:
+        if not self._reported and self._pictures is None:
             return None
-        every = [*self._usages, *self._authors]
-        cached = sum(count(inner(each, "input_tokens_details"), "cached_tokens") for each in every)
-        read = sum(count(each, "input_tokens") for each in every)
-        written = sum(count(each, "output_tokens") for each in every)
+        sums = self._sums
         return buckets(
-            input_uncached=max(read - cached, 0),
-            cache_read=cached,
-            output=written,
-            output_reasoning=sum(count(each, "reasoning_tokens") for each in self._authors),
-            input_image=sum(count(inner(each, "input_tokens_details"), "image_tokens") for each in self._usages),
-            output_image=sum(map(_picture_tokens, self._usages)),
-            cost_usd_ticks=sum(count(each, "cost_in_usd_ticks") for each in self._usages),
+            input_uncached=max(sums["read"] - sums["cached"], 0),
+            cache_read=sums["cached"],
+            output=sums["written"],
+            output_reasoning=sums["reasoning"],
+            input_image=sums["input_image"],
+            output_image=sums["output_image"],
+            cost_usd_ticks=sums["ticks"],
             # What is not counted in tokens is counted in pictures; never in both.
-            requests=0 if read or written else self._pictures or 0,
+            requests=0 if sums["read"] or sums["written"] else self._pictures or 0,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.dialects.meter import Usage, buckets, count, inner, text
+from gateway.dialects.meter import Usage, buckets, count, inner, is_billed, text
 from gateway.dialects.openai.responses import Responses, ResponsesStreamTab
 from gateway.dialects.shape import Asked, Call
 from gateway.refusals import Refusal
@@ -39,9 +39,10 @@ class Realtime:
         if event.get("type") == "response.done":
             response = inner(event, "response")
             usage = response.get("usage")
-            return Ended(_spoken(usage) if isinstance(usage, dict) else None, text(response, "model"))
+            used = _spoken(usage) if isinstance(usage, dict) else None
+            return Ended(_reported(used, completed=response.get("status") == "completed"), text(response, "model"))
         if event.get("type") == _TRANSCRIBED:
-            return Ended(_transcribed(inner(event, "usage")), None)
+            return Ended(_reported(_transcribed(inner(event, "usage")), completed=True), None)
         return None
 
 
@@ -66,7 +67,8 @@ class ResponsesSocket:
     def ended(self, event: dict[str, Any]) -> Ended | None:
         tab = ResponsesStreamTab()
         tab.read(event)
-        return Ended(tab.usage(), tab.model) if tab.done else None
+        completed = event.get("type") == "response.completed"
+        return Ended(_reported(tab.usage(), completed=completed), tab.model) if tab.done else None
 
 
 WRITTEN = re.compile(rb'"(?:delta|transcript)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
@@ -104,6 +106,11 @@ def error_event(refusal: Refusal) -> str:
         "param": refusal.param,
     }
     return orjson.dumps({"type": "error", "error": error}).decode()
+
+
+def _reported(usage: Usage | None, *, completed: bool) -> Usage | None:
+    """A report that counts nothing of what was completed is none: it would be free."""
+    return None if completed and not is_billed(usage) else usage
 
 
 def _spoken(usage: dict[str, Any]) -> Usage:

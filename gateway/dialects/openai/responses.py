@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
-from gateway.dialects.meter import CountTab, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST_TICKS, CountTab, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -162,7 +162,7 @@ class ResponsesTab(Tab):
             # image_generation_call items counted, which may have a model of its own (wire.md 1c).
             tool_image_input=count(drawn, "input_tokens"),
             tool_image_output=count(drawn, "output_tokens"),
-            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks"),
+            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks", most=MOST_TICKS),
             service_tier=self._tier,
         )
 

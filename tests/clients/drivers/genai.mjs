@@ -6,7 +6,7 @@ async function answer(job) {
   const leaving = new AbortController();
   const httpOptions = { baseUrl: job.base_url };
   // It retries nothing by itself.
-  if (job.retries) httpOptions.retryOptions = { attempts: job.retries + 1 };
+  if (job.retries) httpOptions.retryOptions = { attempts: job.retries + 1, initialDelay: 0.01, maxDelay: 0.05, jitter: 0 };
   const client = new GoogleGenAI({ apiKey: job.key, httpOptions });
   if (job.abort) job.args.config = { ...job.args.config, abortSignal: leaving.signal };
   try {
