@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.dialects.shape import Asked
 from ledger.catalogue import Model
+from ledger.money import MAX_NANOS
 from ledger.prices import Bound, quote_nanos
 
 CAPS = (65_536, 32_768, 16_384, 8_192, 4_096)
@@ -65,7 +66,8 @@ def _amount(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, cap: i
         requests=asked.choices,
         variants=None if asked.others else asked.variants,
     )
-    return int(quote_nanos(model.price, bound, markup_ppm=markup_ppm))
+    # Nobody has more than that, and no script takes a larger amount: what costs more is not covered, whatever it is.
+    return min(quote_nanos(model.price, bound, markup_ppm=markup_ppm), MAX_NANOS)
 
 
 def affordable_cap(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, *, left: int) -> int:

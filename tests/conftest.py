@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pymongo import MongoClient
 from redis import Redis
 from redis.exceptions import RedisError
+from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from ledger import publish, reopen
 from ledger.cold import ColdBook
@@ -22,6 +24,7 @@ from tests.stack import Stack, running_stack
 from weir.bundled import Mongod, Valkey, free_port, leashed
 
 MASTER_KEY = bytes(range(32))
+_ROOT = Path(__file__).parent.parent
 _TOGETHER = {
     "tests/faults/": "faults",
     "tests/integration/test_up.py": "up",
@@ -29,15 +32,26 @@ _TOGETHER = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who shares a test process: what kills and times processes runs one after the other, what shares a Weir shares it,
-    and a file stays together.
+class _Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Who shares a test process: what kills and times processes runs one after the other, what shares a running Weir shares
+    it, and a file stays together.
     """
-    for item in items:
-        path = item.nodeid.split("::")[0]
-        shared = "stack" if "stack" in getattr(item, "fixturenames", ()) else path
-        group = next((name for start, name in _TOGETHER.items() if path.startswith(start)), shared)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.split("::", maxsplit=1)[0])
+
+
+@cache
+def _group(path: str) -> str:
+    for start, name in _TOGETHER.items():
+        if path.startswith(start):
+            return name
+    return "stack" if "stack: Stack" in (_ROOT / path).read_text() else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Pytest's own groups (`xdist_group`) are by a mark that this release of pytest does not hand on."""
+    return _Groups(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

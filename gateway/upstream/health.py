@@ -136,7 +136,7 @@ class Budget:
     not also hammered.
     """
 
-    def __init__(self, *, share: float = 0.1, most: float = 20.0) -> None:
+    def __init__(self, *, share: float = 0.1, most: float = 100.0) -> None:
         self._share = share
         self._most = most
         self._left = most

@@ -17,6 +17,7 @@ from gateway.dialects.gemini.generate import GenerateContent
 from gateway.dialects.openai.realtime import ResponsesSocket
 from gateway.dialects.shape import Asked, Call, Endpoint
 from ledger.catalogue import Model
+from ledger.money import MAX_NANOS
 from tests.fuzz import reading
 from tests.fuzz.answers import PRICED
 from tests.fuzz.reading import HIDDEN, Path
@@ -61,7 +62,9 @@ def _check_quote(model: Model, asked: Asked, body: bytes, endpoint: Endpoint) ->
     quote = quotes.quote(model, asked, len(body), 1_000_000)
     assert quote.amounts == sorted(quote.amounts, reverse=True)
     assert quote.caps == sorted(quote.caps, reverse=True)
-    assert all(type(n) is int and n > 0 for n in quote.amounts), "nothing is held for free"
+    assert all(type(n) is int and 0 < n <= MAX_NANOS for n in quote.amounts), (
+        "nothing for free, nor more than can be held"
+    )
     assert quotes.estimate(body, asked) >= 0
     if endpoint.free:
         assert not asked.writes

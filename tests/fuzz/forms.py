@@ -13,6 +13,7 @@ from gateway.dialects.multipart import Form
 from gateway.dialects.openai.audio import Transcriptions, Translations
 from gateway.dialects.openai.images import ImageEdits, ImageVariations
 from gateway.dialects.shape import Call, Endpoint
+from ledger.money import MAX_NANOS
 from tests.corpus import BOUNDARY, FORM_TYPE, form
 from tests.fuzz.answers import PRICED
 from tests.fuzz.requests import asked_by
@@ -43,7 +44,7 @@ def check(tape: Tape) -> None:
     assert asked.choices >= 1
     assert 0 <= asked.seconds <= len(body)
     quote = quotes.quote(PRICED.model, asked, len(body), 1_000_000)
-    assert all(amount > 0 for amount in quote.amounts)
+    assert all(0 < amount <= MAX_NANOS for amount in quote.amounts)
     if isinstance(asked.parsed, Form):  # edits are JSON where the type says so
         _check_form(asked.parsed, kind)
         assert endpoint.write(call, asked, model=asked.model, cap=9).body == body

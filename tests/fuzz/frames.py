@@ -57,5 +57,5 @@ def check(tape: Tape) -> None:
     assert 0 <= settled.cost_nanos <= MAX_NANOS
     if ended and not settled.void:
         assert settled.facts.estimated or settled.facts.usage == ended.usage
-    if written and ended and event.get("type") in ("response.completed", _TRANSCRIBED):
+    if written and ended and event.get("type") in ("response.completed", "response.incomplete", _TRANSCRIBED):
         assert settled.cost_nanos > 1, "what was written is not free"

@@ -94,7 +94,7 @@ def test_a_stream_without_end_is_not_remembered(read: Read, monkeypatch: pytest.
         most, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most - least < 40_000, "200 kB of stream went by"
+    assert most - least < 40_000, "2 MB of stream went by"
 
 
 @pytest.mark.wire("5.11")

@@ -9,6 +9,7 @@ import pytest
 from gateway import quotes
 from gateway.dialects.meter import MOST, Meter
 from gateway.dialects.shape import Call
+from ledger.money import MAX_NANOS
 from tests import billing
 from tests.corpus import SAMPLES, endpoint_of, form
 from tests.fuzz.answers import PRICED
@@ -72,10 +73,23 @@ def test_a_count_that_no_answer_has_was_more_money_than_can_be_settled() -> None
     meter = meter_for("/v1/responses", JSON)
     fed(meter, b'{"output":[],"usage":{"input_tokens":9007199254740991,"output_tokens":7}}')
     assert meter.usage() == {"output": 7}
+    endpoint, _, _ = endpoint_of("/v1/audio/translations")
+    asked = endpoint.read(Call(form({"model": "m"}, ("file", 9)), b"multipart/form-data; boundary=----weir-0123456789"))
+    meter = endpoint.meter(asked, JSON)
+    fed(meter, b'{"text":"x","duration":2147483647}')
+    assert meter.usage() is None
     turns = [{"type": "compaction", "input_tokens": MOST - 1}] * 300
     meter = meter_for(MESSAGES, JSON)
     fed(meter, json.dumps({"type": "message", "usage": {"input_tokens": 1, "iterations": turns}}).encode())
     assert meter.usage() == {"input_uncached": MOST}, "nor is a sum of counts more than a count"
+
+
+@pytest.mark.wire("1c.2")
+def test_a_request_for_more_answers_than_money_can_buy_was_our_error() -> None:
+    """No script takes an amount of so many digits; what nobody can pay is a 402."""
+    endpoint, _, _ = endpoint_of(CHAT)
+    body = json.dumps({**STREAM, "n": 2**31 - 1, "max_tokens": 10**6}).encode()
+    assert quotes.quote(PRICED.model, endpoint.read(Call(body)), len(body), 1_000_000).amounts == [MAX_NANOS]
 
 
 @pytest.mark.wire("5.9", "1b.3")

@@ -15,7 +15,7 @@ CASES = st.binary(min_size=LENGTH, max_size=LENGTH)
 EXAMPLES = {"answers": 1_500, "requests": 3_000, "forms": 1_500, "cutters": 600, "paths": 2_500, "frames": 2_500}
 
 
-@pytest.mark.wire("5.3", "5.4", "5.9", "6.10")
+@pytest.mark.wire("0.5", "5.3", "5.4", "5.9", "5.12", "6.10", "6.14", "8.7")
 @pytest.mark.parametrize("name", CHECKS)
 def test_whatever_comes(name: str) -> None:
     @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))

@@ -41,7 +41,7 @@ async def check_books(stack: Stack, account: str, *, uncached: int, output: int,
     assert (await stack.ask("GET", f"/usage/{event['request_id']}"))["charge_nanos"] == charge
 
 
-@pytest.mark.wire("1b.3")
+@pytest.mark.wire("1b.3", "5.2")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_sync_sdk(stack: Stack, streamed: bool) -> None:
     async with ScriptedProvider() as provider:

@@ -19,7 +19,7 @@ from gateway.dialects.shape import Call, Outgoing
 from tests.unit.test_gemini_requests import FILE, INLINE, TARGET, call
 
 
-@pytest.mark.wire("3a.2", "3a.3")
+@pytest.mark.wire("0.5", "3a.2", "3a.3")
 @pytest.mark.parametrize(
     ("model", "path"),
     [

@@ -243,6 +243,7 @@ def test_a_head_is_written() -> None:
     assert b"\r\nhost: [::1]:81\r\n" in Endpoint("http://[::1]:81/", "GET").head([], 0)
 
 
+@pytest.mark.wire("6.1")
 def test_fields_of_the_connection_are_ours() -> None:
     names = (
         b"Host",

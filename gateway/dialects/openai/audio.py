@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields, multipart
-from gateway.dialects.meter import Cutter, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST, Cutter, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.openai import recordings
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -222,9 +222,7 @@ class TranscriptEventsTab(TranscriptTab):
 
 
 class PlainTranscriptTab(TranscriptTab):
-    """A transcript as text or subtitles, which has no usage; but subtitles say when the last of them ends. No recording
-    is longer than its bytes allow, whatever is said of it.
-    """
+    """Text or subtitles, without usage; but subtitles say when they end. No recording is longer than its bytes allow."""
 
     def __init__(self, likely_seconds: int, most_seconds: int) -> None:
         super().__init__(likely_seconds)
@@ -246,6 +244,6 @@ def _seconds(found: dict[str, Any], name: str) -> int:
     value = found.get(name)
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 2**31:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < MOST:
         return 0
     return math.ceil(value)

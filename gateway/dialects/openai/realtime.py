@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.dialects.meter import Usage, buckets, count, inner, is_billed, text
+from gateway.dialects.meter import MOST, Usage, buckets, count, inner, is_billed, text
 from gateway.dialects.openai.responses import Responses, ResponsesStreamTab
 from gateway.dialects.shape import Asked, Call
 from gateway.refusals import Refusal
 
+_FAILED = ("cancelled", "failed")
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 
@@ -40,9 +41,9 @@ class Realtime:
             response = inner(event, "response")
             usage = response.get("usage")
             used = _spoken(usage) if isinstance(usage, dict) else None
-            return Ended(_reported(used, completed=response.get("status") == "completed"), text(response, "model"))
+            return Ended(_reported(used, failed=response.get("status") in _FAILED), text(response, "model"))
         if event.get("type") == _TRANSCRIBED:
-            return Ended(_reported(_transcribed(inner(event, "usage")), completed=True), None)
+            return Ended(_reported(_transcribed(inner(event, "usage")), failed=False), None)
         return None
 
 
@@ -67,8 +68,8 @@ class ResponsesSocket:
     def ended(self, event: dict[str, Any]) -> Ended | None:
         tab = ResponsesStreamTab()
         tab.read(event)
-        completed = event.get("type") == "response.completed"
-        return Ended(_reported(tab.usage(), completed=completed), tab.model) if tab.done else None
+        failed = event.get("type") == "response.failed"
+        return Ended(_reported(tab.usage(), failed=failed), tab.model) if tab.done else None
 
 
 WRITTEN = re.compile(rb'"(?:delta|transcript)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
@@ -108,9 +109,9 @@ def error_event(refusal: Refusal) -> str:
     return orjson.dumps({"type": "error", "error": error}).decode()
 
 
-def _reported(usage: Usage | None, *, completed: bool) -> Usage | None:
-    """A report that counts nothing of what was completed is none: it would be free."""
-    return None if completed and not is_billed(usage) else usage
+def _reported(usage: Usage | None, *, failed: bool) -> Usage | None:
+    """A report that counts nothing, of what did not fail, is none: it would be free."""
+    return usage if failed or is_billed(usage) else None
 
 
 def _spoken(usage: dict[str, Any]) -> Usage:
@@ -129,7 +130,7 @@ def _spoken(usage: dict[str, Any]) -> Usage:
 def _transcribed(usage: dict[str, Any]) -> Usage:
     if usage.get("type") == "duration":
         seconds = usage.get("seconds")
-        whole = -int(-seconds // 1) if isinstance(seconds, int | float) and 0 < seconds < 2**31 else 0
+        whole = -int(-seconds // 1) if isinstance(seconds, int | float) and 0 < seconds < MOST else 0
         return buckets(audio_seconds=whole)
     return buckets(
         input_uncached=count(usage, "input_tokens"),
