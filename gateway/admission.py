@@ -63,15 +63,18 @@ class Admission:
 
     async def identify(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
         """Whose key this is, before a byte of the body is read; strangers cannot fill memory."""
-        key = keys.parse(secret)
+        key = keys.form(secret)
         if key is None:
             raise invalid_key()
+        snapshot = self._snapshots.known(key)
+        if snapshot is not None and self._accepts(snapshot, secret, address, endpoint):
+            return key, snapshot
+        if not keys.is_whole(secret):
+            raise invalid_key()
         try:
-            snapshot = self._snapshots.known(key)
-            if snapshot is None or not self._accepts(snapshot, secret, address, endpoint):
-                # A refusal from memory would be a lag: read again what may have changed, and decide on that.
-                snapshot = await self._snapshots.fetch(key)
-                await self._catalogues.refresh(key.partition)
+            # A refusal from memory would be a lag: read again what may have changed, and decide on that.
+            snapshot = await self._snapshots.fetch(key)
+            await self._catalogues.refresh(key.partition)
         except StoreUnavailable:
             raise unavailable() from None
         opened = self._catalogues.now
@@ -220,11 +223,12 @@ class Unsure(Exception):
 
 def speaks(opened: Opened, model: Model, dialect: Dialect) -> bool:
     """Whether any upstream of a model understands a dialect."""
-    upstreams = opened.book.upstreams
-    return any(
-        target.upstream in upstreams and upstreams[target.upstream].provider in dialect.providers
-        for target in model.targets
-    )
+    upstreams, providers = opened.book.upstreams, dialect.providers
+    for target in model.targets:
+        upstream = upstreams.get(target.upstream)
+        if upstream is not None and upstream.provider in providers:
+            return True
+    return False
 
 
 def _check_options(model: Model, asked: Asked) -> None:
@@ -235,7 +239,7 @@ def _check_options(model: Model, asked: Asked) -> None:
             "credential serves every caller. Send the content in the request itself."
         )
         raise Refusal(Code.INVALID_REQUEST, message, param=asked.stored)
-    unpriced = set(asked.variants or ()) - known_variants(model.price)
+    unpriced = set(asked.variants) - known_variants(model.price) if asked.variants else None
     if unpriced:
         message = f"This model has no price for the option '{min(unpriced)[:40]}'; leave it out."
         raise Refusal(Code.INVALID_REQUEST, message)

@@ -9,10 +9,10 @@ from collections import OrderedDict
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from ledger import catalogue, common_metrics, keys, keyspace, policy
+from ledger import catalogue, common_metrics, keyspace, policy
 from ledger.catalogue import Catalogue, Upstream
 from ledger.hot import Place, Versions
-from ledger.keys import KeyId
+from ledger.keys import Digester, KeyId
 from ledger.link import Caller
 from ledger.vault import Vault
 
@@ -20,11 +20,11 @@ _SNAPSHOTS = 100_000
 
 
 class Opened(NamedTuple):
-    """A catalogue, with credentials and peppers in the clear; never logged, never written."""
+    """A catalogue, with credentials in the clear and peppers set to work; never logged, never written."""
 
     book: Catalogue
     credentials: dict[str, str]
-    peppers: dict[str, bytes]
+    digesters: dict[str, Digester]
 
 
 class Snapshot(NamedTuple):
@@ -72,11 +72,11 @@ class Catalogues:
 
     def _open(self, book: Catalogue) -> Opened:
         credentials = {u.id: self._credential(u) for u in book.upstreams.values()}
-        peppers = {
-            version: self._vault.open(sealed, purpose=catalogue.pepper_purpose(version))
+        digesters = {
+            version: Digester(self._vault.open(sealed, purpose=catalogue.pepper_purpose(version)))
             for version, sealed in book.peppers.items()
         }
-        return Opened(book, credentials, peppers)
+        return Opened(book, credentials, digesters)
 
     def _credential(self, upstream: Upstream) -> str:
         purpose = catalogue.credential_purpose(upstream.id)
@@ -134,8 +134,8 @@ class Snapshots:
 
 def opens(snapshot: Snapshot, secret: bytes, opened: Opened) -> bool:
     """Whether this key is the one of which the snapshot's digest was kept."""
-    pepper = opened.peppers.get(snapshot.pepper)
-    return pepper is not None and hmac.compare_digest(keys.digest(pepper, secret), snapshot.digest)
+    digest = opened.digesters.get(snapshot.pepper)
+    return digest is not None and hmac.compare_digest(digest(secret), snapshot.digest)
 
 
 def versions(snapshot: Snapshot, opened: Opened) -> Versions:

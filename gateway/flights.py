@@ -6,6 +6,7 @@ report every tick; a request that has nothing new to report only renews, well be
 
 import asyncio
 import contextlib
+import time
 from typing import Protocol
 
 from ledger import hot, log
@@ -23,7 +24,7 @@ class Flight(Protocol):
     place: Place
 
     def look(self, now: float) -> None:
-        """Once a tick (`now`: the loop's time): give up on a caller who has stopped reading."""
+        """Once a tick (`now`: `time.monotonic`): give up on a caller who has stopped reading."""
         ...
 
     def used_nanos(self) -> int:
@@ -49,7 +50,6 @@ class Flights:
 
     def add(self, flight: Flight) -> None:
         self._flying[flight.rid] = flight
-        self._renewed[flight.rid] = (asyncio.get_running_loop().time(), 0)
 
     def remove(self, flight: Flight) -> None:
         self._flying.pop(flight.rid, None)
@@ -62,9 +62,9 @@ class Flights:
             await asyncio.gather(*(self._renew(flight) for flight in tuple(self._flying.values())))
 
     async def _renew(self, flight: Flight) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         flight.look(now)
-        at, reported = self._renewed.get(flight.rid, (now, 0))
+        at, reported = self._renewed.setdefault(flight.rid, (now, 0))
         used = flight.used_nanos()
         if used <= reported and now - at < RENEW_S:
             return

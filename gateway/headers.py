@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gateway.dialects.shape import Dialect
 from gateway.refusals import Code, Refusal
@@ -10,7 +10,7 @@ from gateway.refusals import Code, Refusal
 Headers = Sequence[tuple[bytes, bytes]]
 
 _TO_UPSTREAM = frozenset(
-    (b"content-type", b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta",
+    (b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta",
      b"x-goog-api-client", b"x-server-timeout"),
 )  # fmt: skip
 _HOP_BY_HOP = frozenset(
@@ -24,16 +24,23 @@ _NOT_TO_CALLER = _HOP_BY_HOP | frozenset(
 )  # fmt: skip
 _NOT_TO_CALLER_PREFIXES = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
 _MINUTE_US = 60_000_000
-_JSON = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
+_JSON = b"application/json"
+_JSON_TYPE = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
+_PLAIN = (b"accept-encoding", b"identity")
+_USUAL = (b"keep-alive", b"Keep-Alive", b"close")
+_NONE: frozenset[bytes] = frozenset()
 
 
 def check(headers: Headers) -> None:
     """Refuse what could be read in two ways: no Host or two, and a body in a coding that is not metered."""
-    if sum(name == b"host" for name, _ in headers) != 1:
-        raise Refusal(Code.INVALID_REQUEST, "A request needs exactly one Host header.")
+    hosts = 0
     for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise Refusal(Code.UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
+    if hosts != 1:
+        raise Refusal(Code.INVALID_REQUEST, "A request needs exactly one Host header.")
 
 
 def to_upstream(headers: Headers, credential: Headers, *, form: bool = False) -> list[tuple[bytes, bytes]]:
@@ -41,27 +48,40 @@ def to_upstream(headers: Headers, credential: Headers, *, form: bool = False) ->
 
     A body that was read as JSON is sent as JSON: under another type the provider could read another model in it.
     """
-    named = _named_by_connection(headers)
-    passed = [
-        (name, value)
-        for name, value in headers
-        if (name in _TO_UPSTREAM or name.startswith(b"x-stainless-")) and name not in named
-    ]
-    if not form and not any(name == b"content-type" and _JSON.match(value) for name, value in passed):
-        passed = [(name, value) for name, value in passed if name != b"content-type"]
-        passed.append((b"content-type", b"application/json"))
-    return [*passed, *credential, (b"accept-encoding", b"identity")]
+    passed: list[tuple[bytes, bytes]] = []
+    named = _NONE
+    typed = form
+    for field in headers:
+        name = field[0]
+        if name == b"content-type":
+            if form or field[1] == _JSON or _JSON_TYPE.match(field[1]):
+                passed.append(field)
+                typed = True
+        elif name in _TO_UPSTREAM or name.startswith(b"x-stainless-"):
+            passed.append(field)
+        elif name == b"connection" and field[1] not in _USUAL:
+            named |= _tokens(field[1])
+    if named:
+        passed = [field for field in passed if field[0] not in named]
+    if not typed:
+        passed.append((b"content-type", _JSON))
+    passed += credential
+    passed.append(_PLAIN)
+    return passed
 
 
-def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def to_caller(headers: Headers) -> list[tuple[bytes, bytes]]:
     """What the caller sees of the provider's headers (which come with their names in lower case)."""
-    headers = tuple(headers)
-    named = _named_by_connection(headers)
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_TO_CALLER and name not in named and not name.startswith(_NOT_TO_CALLER_PREFIXES)
-    ]
+    passed: list[tuple[bytes, bytes]] = []
+    named = _NONE
+    for field in headers:
+        name = field[0]
+        if name in _NOT_TO_CALLER:
+            if name == b"connection" and field[1] not in _USUAL:
+                named |= _tokens(field[1])
+        elif not name.startswith(_NOT_TO_CALLER_PREFIXES):
+            passed.append(field)
+    return [field for field in passed if field[0] not in named] if named else passed
 
 
 def rate_limits(dialect: Dialect, kind: str, limit: int | None, used_us: int) -> list[tuple[bytes, bytes]]:
@@ -72,7 +92,6 @@ def rate_limits(dialect: Dialect, kind: str, limit: int | None, used_us: int) ->
     return dialect.limits(kind, limit, left, -(-used_us // 1000), time.time())
 
 
-def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    return frozenset(
-        token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
-    )
+def _tokens(value: bytes) -> frozenset[bytes]:
+    """The headers that a `connection` field keeps to the connection beside the usual ones."""
+    return frozenset([token.strip().lower() for token in value.split(b",")])

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from gateway.cycle import Cycle
 from gateway.refusals import Code, Refusal, unavailable
 
 MAX_BODY = 32 * 1024 * 1024
@@ -20,6 +21,16 @@ class Intake:
     def __init__(self, *, most: int = MAX_BUFFERED) -> None:
         self._most = most
         self.buffered = 0
+
+    def take(self, cycle: Cycle) -> bytes | None:
+        """The whole body if it is there already; otherwise `read` it. `release` it like that one."""
+        body = cycle.take_body()
+        if body is not None:
+            self.buffered += len(body)
+            if self.buffered > self._most:
+                self.release(len(body))
+                raise unavailable()
+        return body
 
     async def read(self, receive: Any) -> bytes:
         """The whole body; `release` must be called with its length when it is not needed any more."""

@@ -1,19 +1,31 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: how long a request's head may take, and how long it may be.
+"""uvicorn's HTTP protocol with a lighter cycle, and the bounds that it lacks: how long a request's head may take and be.
 
 httptools is strict about framing (wire.md section 6), but neither it nor uvicorn minds a head that never ends: a caller
 who sends a byte a minute would keep a connection for ever. Bodies have a deadline of their own (intake.py).
 """
 
 import asyncio
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.cycle import Cycle
 
 HEAD_WITHIN_S = 15.0
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 200
 _TOO_LARGE = b"The request's head is too large."
 _TOO_SLOW = b"The request's head did not arrive in time."
+
+
+@lru_cache(maxsize=1024)
+def _parts(url: bytes) -> tuple[bytes, str, bytes]:
+    """Of a request's target: its path as it came, the path unescaped, and the query."""
+    parsed = httptools.parse_url(url)
+    return parsed.path, unquote(parsed.path.decode("ascii")), parsed.query or b""
 
 
 class _TooManyHeaders(Exception):
@@ -28,6 +40,7 @@ class Listener(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._serving: list[Cycle] = []
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -36,6 +49,10 @@ class Listener(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
         super().connection_lost(exc)
+        for cycle in self._serving:
+            if not cycle.response_complete:
+                cycle.leave()
+        self._serving.clear()
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's; a head that came whole, which nearly all do, costs two comparisons more."""
@@ -54,17 +71,49 @@ class Listener(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers come this way too, after the body."""
-        if len(self.headers) >= MAX_HEADERS:
+        """As uvicorn's. Trailers come this way too, after the body."""
+        headers = self.headers
+        if len(headers) >= MAX_HEADERS:
             raise _TooManyHeaders
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        """As uvicorn's, without what Weir does not use: root paths, and a bound on connections."""
         self._in_head = False
         self._head_bytes = 0
+        parser, scope = self.parser, cast("dict[str, Any]", self.scope)
         # uvicorn appends trailers to this list, and a short request is read to its end before the application sees it.
-        self.scope["headers"] = list(self.headers)
-        super().on_headers_complete()
+        scope["headers"] = self.headers.copy()
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            super().on_headers_complete()
+            return
+        scope["raw_path"], scope["path"], scope["query_string"] = _parts(self.url)
+        before: Any = self.cycle
+        cycle = Cycle(
+            scope,
+            self.transport,
+            self.flow,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            expects_100=self.expect_100_continue,
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {"weir.cycle": cycle}
+        self.cycle = cast("Any", cycle)
+        if before is None or before.response_complete:
+            self._serving = [cycle]
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # the caller pipelines
+            self._serving = [each for each in self._serving if not each.response_complete]
+            self._serving.append(cycle)
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._refuse, b"408 Request Timeout", _TOO_SLOW)

@@ -9,6 +9,7 @@ from gateway import headers as header_rules
 from gateway import metrics
 from gateway.admission import Admission, Ticket, Unsure
 from gateway.bill import void
+from gateway.cycle import Cycle
 from gateway.dialects.body import BadBody
 from gateway.dialects.secrets import header
 from gateway.dialects.shape import Call, Dialect, Endpoint
@@ -85,12 +86,15 @@ class Proxy:
         key, snapshot = await self._admission.identify(secret, address, endpoint.name)
         if self._settler.full:
             raise unavailable()
-        body = await self._intake.read(receive)
+        cycle: Cycle = scope["extensions"]["weir.cycle"]
+        body = self._intake.take(cycle)
+        if body is None:
+            body = await self._intake.read(receive)
         try:
             call = Call(body, header(headers, b"content-type"), query, served.target)
             request = _read(dialect, endpoint, call)
             ticket = await self._admit(rid, key, snapshot, request)
-            await self._forward(ticket, request, headers, receive, send, began)
+            await self._forward(ticket, request, headers, cycle, send, began)
         finally:
             self._intake.release(len(body))
 
@@ -106,14 +110,14 @@ class Proxy:
             raise
 
     async def _forward(
-        self, ticket: Ticket, request: Request, headers: Headers, receive: Any, send: Any, began: float
+        self, ticket: Ticket, request: Request, headers: Headers, cycle: Cycle, send: Any, began: float
     ) -> None:
         able = self._pools.able(ticket.model, ticket.opened, request.dialect)
         search = Search(self._pools, able, request.asked.sticky)
         relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:
-            await relay.run(headers, receive, send)
+            await relay.run(headers, cycle, send)
         except Exception as error:
             if relay.answering and not isinstance(error, Refusal):
                 raise Cut from error

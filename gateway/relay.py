@@ -4,8 +4,6 @@ The ends (docs/billing.md): complete, client left, upstream broke, timed out, st
 truncated stream is never ended cleanly: SDKs would take it for the whole answer (wire.md 0.4).
 """
 
-import asyncio
-import contextlib
 import time
 from typing import Any, NamedTuple
 
@@ -14,6 +12,8 @@ import httpx2
 from gateway import metrics
 from gateway.admission import Ticket, Wish
 from gateway.bill import End, as_count, settlement
+from gateway.cutoff import Cutoff
+from gateway.cycle import Cycle
 from gateway.dialects.meter import Meter, Usage
 from gateway.dialects.multipart import Form
 from gateway.dialects.shape import Asked, Call, Dialect, Endpoint, Outgoing
@@ -56,8 +56,8 @@ class Relay:
         self._began = began
         self._drain_s = drain_s
         self._meter: Meter | None = None
-        self._tier: str | None = None
-        self._limit = asyncio.timeout(None)
+        self._tier = ""
+        self._cutoff = Cutoff()
         self._outcome = "upstream_broke"
         self._cut: str | None = None
         self._status: int | None = None
@@ -66,20 +66,26 @@ class Relay:
         self._sending_since: float | None = None
         self.answering = False
 
-    async def run(self, headers: Headers, receive: Any, send: Any) -> None:
+    async def run(self, headers: Headers, cycle: Cycle, send: Any) -> None:
         """Ask, and relay the answer; raises Refusal if there is none. Whatever happens, `settlement` says the end."""
-        watcher = asyncio.create_task(self._watch(receive))
+        if cycle.disconnected:
+            self._outcome = "client_left"
+            return
         try:
-            async with self._limit:
+            with self._cutoff:
+                # uvicorn's `send` says nothing of a caller who has left (reliability.md 0.9).
+                cycle.on_left(self._caller_left)
                 tally.observe(metrics.OVERHEAD_SECONDS, time.perf_counter() - self._began)
-                form = isinstance(self._request.asked.parsed, Form)
+                form = type(self._request.asked.parsed) is Form
                 response = await self._search.answer(self._request.dialect, headers, self._write, form=form)
-                async with contextlib.aclosing(response):
+                try:
                     await self._relay(response, send)
+                finally:
+                    await response.aclose()
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
         finally:
-            watcher.cancel()
+            cycle.on_left(None)
 
     @property
     def _upstream(self) -> str:
@@ -95,17 +101,20 @@ class Relay:
         if response.status >= 300:
             await self._relay_refusal(response, send)
             return
-        kind = next((value.lower() for name, value in response.headers if name == b"content-type"), b"")
+        kind = _value(response.headers, b"content-type").lower()
         streamed = kind.startswith(b"text/event-stream") or self._request.asked.streamed
         meter = self._meter = self._request.endpoint.meter(self._request.asked, kind)
         tier = _TIER_HEADERS.get(self._request.dialect.name)
-        self._tier = next((value.decode("latin-1") for name, value in response.headers if name == tier), None)
+        self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
         self.answering = True
         await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
+        if not response.begun:  # else the head leaves together with the first piece
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
         if streamed:
             tally.move(metrics.OPEN_STREAMS, by=1)
+        last = b""
         try:
-            await self._pump(response, meter, send)
+            last = await self._pump(response, meter, send)
         except httpx2.ReadTimeout:
             self._outcome = "timed_out"
         except httpx2.TransportError as error:
@@ -113,30 +122,40 @@ class Relay:
         finally:
             if streamed:
                 tally.move(metrics.OPEN_STREAMS, by=-1)
-        if self._outcome != "complete":
-            await self._tell_broken(kind, send)
-            return
-        if self._cut is not None:
+        whole = self._outcome == "complete"
+        if whole and self._cut is not None:
             self._outcome = self._cut  # the client had left, and the answer was read to its end all the same
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if last or whole:
+            await self._send(last, send, more=not whole)
+        if not whole:
+            await self._tell_broken(kind, send)
 
-    async def _pump(self, response: Answer, meter: Meter, send: Any) -> None:
-        """Bytes as they come; `await send` waits when the caller is slow, and then the upstream is not read."""
+    async def _pump(self, response: Answer, meter: Meter, send: Any) -> bytes:
+        """Bytes as they come; `await send` waits when the caller is slow, and then the upstream is not read.
+
+        The last of them are returned: they are sent together with what is known by then, that the answer is whole.
+        """
+        data = b""
         while chunk := await response.next_chunk():
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
             tally.count(metrics.STREAM_CHUNKS)
-            await self._send(meter.feed(chunk), send)
-        await self._send(meter.finish(), send)
+            data = meter.feed(chunk)
+            if response.complete:
+                break
+            if data:
+                await self._send(data, send)
+                data = b""
+        data += meter.finish()
         if meter.done:
             self._outcome = "complete"
+        return data
 
-    async def _send(self, data: bytes, send: Any) -> None:
-        if data:
-            self._bytes_out += len(data)
-            self._sending_since = asyncio.get_running_loop().time()
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            self._sending_since = None
+    async def _send(self, data: bytes, send: Any, *, more: bool = True) -> None:
+        self._bytes_out += len(data)
+        self._sending_since = time.monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": more})
+        self._sending_since = None
 
     async def _tell_broken(self, kind: bytes, send: Any) -> None:
         """Say so in the caller's dialect; the missing end of the body says it to everyone else."""
@@ -180,19 +199,14 @@ class Relay:
         headers += rate_limits(self._request.dialect, "tokens", tpm, ticket.admitted.key_tokens_us)
         return headers
 
-    async def _watch(self, receive: Any) -> None:
-        """Notice that the caller has left: uvicorn's send says nothing (reliability.md 0.9)."""
-        while True:
-            if (await receive())["type"] == "http.disconnect":
-                chosen = self._search.chosen
-                drains = chosen is not None and chosen.upstream.on_client_left == "drain"
-                self._end_within(self._drain_s if drains else 0.0, "client_left")
-                return
+    def _caller_left(self) -> None:
+        chosen = self._search.chosen
+        drains = chosen is not None and chosen.upstream.on_client_left == "drain"
+        self._end_within(self._drain_s if drains else 0.0, "client_left")
 
     def _end_within(self, seconds: float, why: str) -> None:
         self._cut = self._cut or why
-        with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
-            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
+        self._cutoff.within(seconds)
 
     def look(self, now: float) -> None:
         """A caller who reads nothing for so long has left; a connection that is merely open does not hold money."""
@@ -217,7 +231,7 @@ class Relay:
     def _reported(self) -> Usage | None:
         """What the provider reported; Gemini says in a header which tier served, and that is what counts (wire.md 3b)."""
         usage = self._meter.usage() if self._meter else None
-        if usage is not None and self._tier is not None:
+        if usage is not None and self._tier:
             usage.pop("service_tier", None)
             if self._tier != "standard":
                 usage["service_tier"] = self._tier
@@ -241,3 +255,11 @@ class Relay:
         )
         chosen = self._search.chosen
         return settlement(self._ticket, chosen.upstream if chosen else None, end)
+
+
+def _value(headers: Headers, name: bytes) -> bytes:
+    """The first value of a header; empty if it is not there."""
+    for field in headers:
+        if field[0] == name:
+            return field[1]
+    return b""

@@ -7,8 +7,10 @@ disk, so that not even the death of this process loses it (docs/reliability.md).
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -16,11 +18,13 @@ from redis.exceptions import ResponseError
 from gateway import metrics
 from gateway.spill import MAX_BYTES, Spill
 from ledger import common_metrics, facts, hot, keyspace, log, tally
-from ledger.hot import Ended, Fenced, Place
+from ledger.hot import Ended, Fenced, Old, Place
 from ledger.link import Caller, StoreUnavailable
 from ledger.settlement import Settlement
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+# An error reply too (READONLY, NOREPLICAS, LOADING, MISCONF): a charge is never given up for one.
+_AGAIN = (StoreUnavailable, Fenced, ResponseError)
 SPILL_AFTER_S = 0.2
 BARRIER_EVERY_S = 0.1
 ADOPT_EVERY_S = 5.0
@@ -60,9 +64,9 @@ class Settler:
         """Bring a charge home. `counted`: the metrics have it already."""
         self._waiting[settlement.rid] = (settlement, asyncio.get_running_loop().time())
         self._empty.clear()
-        task = asyncio.create_task(self._settle(settlement, counted=counted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        began = time.perf_counter()
+        # No task for the usual case, in which Redis answers at once.
+        self._ask(settlement).add_done_callback(partial(self._heard, settlement, counted=counted, began=began))
 
     async def close(self, within_s: float) -> int:
         """Wait until everything has arrived or the time is up; how many are left, on disk, for the next worker."""
@@ -75,21 +79,30 @@ class Settler:
         self._spill.close()
         return len(left)
 
+    def _heard(self, s: Settlement, reply: asyncio.Future[Any], *, counted: bool, began: float) -> None:
+        try:
+            ended = hot.ended(reply.result())
+        except _AGAIN:
+            self._in_background(self._settle(s, counted=counted))
+            return
+        tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "settle")
+        self._book(s, ended, counted=counted)
+
     async def _settle(self, s: Settlement, *, counted: bool) -> None:
-        attempt = 0
-        while True:
+        """Until Redis has answered."""
+        for attempt in itertools.count():
+            metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             try:
-                began = time.perf_counter()
-                ended = await self._ask(s)
-                tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "settle")
-                break
-            except (StoreUnavailable, Fenced, ResponseError):
-                # An error reply too (READONLY, NOREPLICAS, LOADING, MISCONF): a charge is never given up for one.
-                metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
-                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-                attempt += 1
-        if not isinstance(ended, Ended):
-            await self._claim(s)
+                ended = hot.ended(await self._ask(s))
+            except _AGAIN:
+                continue
+            self._book(s, ended, counted=counted)
+            return
+
+    def _book(self, s: Settlement, ended: Ended | Old, *, counted: bool) -> None:
+        if isinstance(ended, Old):
+            self._in_background(self._claim(s))
             return
         if not counted:
             count(s, ended)
@@ -99,8 +112,13 @@ class Settler:
         else:
             self._arrived(s.rid)
 
-    async def _ask(self, s: Settlement) -> Any:
-        return await hot.settle(
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _ask(self, s: Settlement) -> asyncio.Future[Any]:
+        return hot.settling(
             self._redis,
             Place(s.partition, s.account, s.key, s.line),
             s.rid,

@@ -4,9 +4,11 @@ Each raises Fenced when this server may not serve the partition (yet), and Store
 after the latter the call may or may not have happened, and asking again with the same id is safe.
 """
 
+from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Required, TypedDict, Unpack
 
 from ledger import common_metrics, keyspace
 from ledger.link import Arg, Caller, Script
@@ -77,7 +79,7 @@ class Refused(NamedTuple):
     details: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """How a request ended: settled, voided, late, orphan, or `repeat` with what was charged the first time.
 
@@ -110,8 +112,7 @@ class Old(NamedTuple):
     """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What admit is asked for: amounts to hold, dearest first, and what the request will use of the token rate."""
 
     amounts_nanos: Sequence[int]
@@ -131,48 +132,43 @@ async def admit(
     backlog_bound: int = BACKLOG_BOUND,
 ) -> Admitted | Refused:
     """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
-    keys = (
-        keyspace.meta(place.partition),
-        keyspace.api_key(place.partition, place.key),
-        keyspace.account(place.partition, place.account),
-        keyspace.line(place.partition, place.line),
-        keyspace.hold(place.partition, rid),
-        keyspace.due(place.partition),
-        keyspace.usage(place.partition),
-    )
-    who = f"{place.account} {place.key} {place.line}"
-    args: list[Arg] = [
-        rid,
-        *versions,
-        lease_us,
-        offer.tokens,
-        backlog_bound,
-        offer.keep_nanos,
-        who,
-        offer.facts,
-    ]
-    reply = await redis.run(ADMIT, keys, [*args, *offer.amounts_nanos])
+    at = _keys_at(place)
+    keys = (at.meta, at.key, at.account, at.line, at.holds + rid, at.due, at.usage)
+    amounts, tokens, keep, facts = offer
+    args: list[Arg] = [rid, *versions, lease_us, tokens, backlog_bound, keep, at.who, facts, *amounts]
+    reply = await redis.run(ADMIT, keys, args)
     if reply[0] == b"OK":
-        first, *numbers, free = map(int, reply[1:9])
-        return Admitted._make((first - 1, *numbers, bool(free)))
+        choice, amount, at_us, *used_us, free = map(int, reply[1:9])
+        return Admitted._make((choice - 1, amount, at_us, *used_us, bool(free)))
     word = _word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
 
 
-async def settle(
-    redis: Caller,
-    place: Place,
-    rid: str,
-    *,
-    cost_nanos: int,
-    event: bytes,
-    admitted_us: int,
-    tokens: int | None = None,
-    void: bool = False,
-) -> Ended | Old:
-    """End a request for good. Idempotent by rid; `event` is opaque to Redis (see `events`)."""
-    args: list[Arg] = [rid, "voided" if void else "settled", cost_nanos, "" if tokens is None else tokens]
-    reply = await redis.run(SETTLE, _ending_keys(place, rid), [*args, event, admitted_us])
+class End(TypedDict, total=False):
+    """What settle is told. `event` is opaque to Redis (see `events`); `tokens` None: as many as were held for."""
+
+    cost_nanos: Required[int]
+    event: Required[bytes]
+    admitted_us: Required[int]
+    tokens: int | None
+    void: bool
+
+
+def settling(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Future[Any]:
+    """`settle`, sent: `ended` reads the answer that the future will have, for whoever does not want to wait for it."""
+    tokens, word = end.get("tokens"), "voided" if end.get("void") else "settled"
+    used = "" if tokens is None else tokens
+    args: list[Arg] = [rid, word, end["cost_nanos"], used, end["event"], end["admitted_us"]]
+    return redis.run(SETTLE, _ending_keys(place, rid), args)
+
+
+async def settle(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Ended | Old:
+    """End a request for good. Idempotent by rid."""
+    return ended(await settling(redis, place, rid, **end))
+
+
+def ended(reply: Any) -> Ended | Old:
+    """What became of a settle."""
     word = _word(reply)
     if word == "OK":
         return Ended(reply[1].decode(), int(reply[2]), int(reply[3]), int(reply[4]), reply[5].decode())
@@ -311,15 +307,37 @@ async def restore(redis: Caller, partition: str, records: Sequence[Record], *, t
     raise Unexpected(word)
 
 
-def _ending_keys(place: Place, rid: str) -> tuple[str, ...]:
-    return (
-        keyspace.meta(place.partition),
-        keyspace.account(place.partition, place.account),
-        keyspace.line(place.partition, place.line),
-        keyspace.hold(place.partition, rid),
-        keyspace.due(place.partition),
-        keyspace.usage(place.partition),
+class _KeysAt(NamedTuple):
+    """The keys of a place, and who it is to a hold. `holds`: how the key of each of its holds begins."""
+
+    meta: str
+    key: str
+    account: str
+    line: str
+    holds: str
+    due: str
+    usage: str
+    who: str
+
+
+@lru_cache(maxsize=65_536)
+def _keys_at(place: Place) -> _KeysAt:
+    partition = place.partition
+    return _KeysAt(
+        keyspace.meta(partition),
+        keyspace.api_key(partition, place.key),
+        keyspace.account(partition, place.account),
+        keyspace.line(partition, place.line),
+        keyspace.hold(partition, ""),
+        keyspace.due(partition),
+        keyspace.usage(partition),
+        f"{place.account} {place.key} {place.line}",
     )
+
+
+def _ending_keys(place: Place, rid: str) -> tuple[str, ...]:
+    at = _keys_at(place)
+    return (at.meta, at.account, at.line, at.holds + rid, at.due, at.usage)
 
 
 def _word(reply: Any) -> str:

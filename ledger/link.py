@@ -7,10 +7,8 @@ ever sent again by the driver, because only the caller knows whether that is saf
 
 import asyncio
 import contextlib
-import hashlib
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -20,7 +18,12 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
+
+from ledger.call import Call, Script
+from ledger.conversation import Conversation
+
+__all__ = ["Arg", "Caller", "Link", "Script", "StoreUnavailable"]
 
 Arg = str | bytes | int
 _NO_RETRY = Retry(NoBackoff(), 0)
@@ -29,18 +32,6 @@ _RECONNECT_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 
 class StoreUnavailable(Exception):
     """Redis did not answer. Whether the call took effect is not known."""
-
-
-class Script:
-    """One Lua file with its preludes. The SHA pins its meaning to this build, so two releases can run side by side."""
-
-    def __init__(self, name: str, *preludes: str) -> None:
-        folder = Path(__file__).parent / "lua"
-        shebang, _, body = (folder / f"{name}.lua").read_text().partition("\n")
-        shared = [(folder / f"{prelude}.lua").read_text() for prelude in ("prelude", *preludes)]
-        self.name = name
-        self.text = "\n".join([shebang, *shared, body]).encode()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
 class Caller(Protocol):
@@ -57,32 +48,16 @@ class Caller(Protocol):
     def server_of(self, key: str) -> object: ...
 
 
-class _Call:
-    __slots__ = ("args", "future", "script")
-
-    def __init__(self, script: Script | None, args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
-        self.script = script
-        self.args = args
-        self.future = future
-
-    def words(self) -> tuple[Any, ...]:
-        return ("EVALSHA", self.script.sha, *self.args) if self.script else self.args
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
 class Link:
     """One pipelined connection. `deadline_s` bounds how long any call may stay unanswered, connecting included."""
 
     def __init__(self, url: str, *, deadline_s: float = 2.0, name: str = "weir") -> None:
         self._pool = connection_pool(url, name=name)
         self._deadline_s = deadline_s
-        self._waiting: deque[_Call] = deque()
-        self._sent: deque[_Call] = deque()
-        self._something = asyncio.Event()
-        self._heard_at = 0.0
+        self._waiting: deque[Call] = deque()
+        self._conversation: Conversation | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,6 +66,7 @@ class Link:
 
     def start(self) -> None:
         """Connect, and stay connected until the block ends."""
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._serve(), name="redis link")
         self._task.add_done_callback(lambda _: self._fail_all(StoreUnavailable("the link is closed")))
 
@@ -130,16 +106,20 @@ class Link:
         return self._pool
 
     def _add(self, script: Script | None, args: tuple[Any, ...]) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or self._task is None or self._task.done():
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(StoreUnavailable("the link is closed"))
+            return failed
         future: asyncio.Future[Any] = loop.create_future()
-        if self._task is not None and self._task.done():
-            future.set_exception(StoreUnavailable("the link is closed"))
-            return future
-        if not self._sent and not self._waiting:
-            self._heard_at = loop.time()
-        self._waiting.append(_Call(script, args, future))
-        self._something.set()
+        self._put(Call(script, args, future))
         return future
+
+    def _put(self, call: Call) -> None:
+        self._waiting.append(call)
+        if not self._leaving and self._conversation is not None and self._loop is not None:
+            self._leaving = True
+            self._loop.call_soon(self._leave)  # when everybody of this tick is on the same boat
 
     async def _serve(self) -> None:
         failures = 0
@@ -161,36 +141,39 @@ class Link:
                     await connection.disconnect(nowait=True)
 
     async def _converse(self, connection: AbstractConnection) -> None:
-        """Write and read until something fails; raises what failed, and the connection is not used again."""
-        tasks = [asyncio.create_task(step(connection)) for step in (self._write, self._read, self._watch)]
+        """Until something fails; raises what failed, and the connection is not used again."""
+        conversation = self._conversation = Conversation(connection, self._put)
+        loop = asyncio.get_running_loop()
+        self._leave()
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                # One timer instead of one a call: silence for longer than the deadline breaks the connection.
+                await asyncio.wait((conversation.lost,), timeout=self._deadline_s / 4)
+                if conversation.lost.done():
+                    conversation.lost.result()
+                if conversation.sent and loop.time() - conversation.heard_at > self._deadline_s:
+                    raise TimeoutError
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+            self._conversation = None
+            self._waiting.extendleft(reversed(conversation.end()))
 
-    async def _write(self, connection: AbstractConnection) -> None:
-        while True:
-            await self._something.wait()
-            await asyncio.sleep(0)  # let everybody of this tick get on the same boat
-            self._something.clear()
-            batch, packed = self._pack(connection)
-            if not batch:
-                continue
-            if not self._sent:
-                self._heard_at = asyncio.get_running_loop().time()
-            self._sent.extend(batch)
-            await connection.send_packed_command(packed, check_health=False)
+    def _leave(self) -> None:
+        """Send what waits."""
+        self._leaving = False
+        conversation = self._conversation
+        if conversation is None:
+            return
+        calls, packed = self._pack(conversation)
+        if calls:
+            conversation.send(calls, packed)
 
-    def _pack(self, connection: AbstractConnection) -> tuple[list[_Call], list[bytes]]:
+    def _pack(self, conversation: Conversation) -> tuple[list[Call], list[bytes]]:
         """Take what waits: the calls to send, and their bytes. Words that cannot be sent fail their caller alone."""
-        batch: list[_Call] = []
+        calls: list[Call] = []
         packed: list[bytes] = []
-        while self._waiting:
-            call = self._waiting.popleft()
+        waiting = self._waiting
+        while waiting:
+            call = waiting.popleft()
             if call.future.done():
                 continue
             try:
@@ -198,50 +181,16 @@ class Link:
                 try:
                     packed.append(pack_command(words))  # in C: the driver's own takes 4 us a word
                 except TypeError:  # a subclass, such as BSON's Int64, or nothing that can be sent
-                    packed += connection.pack_command(*words)
+                    packed += conversation.pack_slowly(*words)
             except (RedisError, ValueError, TypeError) as error:
                 call.fail(error)
                 continue
-            batch.append(call)
-        return batch, packed
-
-    async def _read(self, connection: AbstractConnection) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                reply = await connection.read_response(disconnect_on_error=False)
-            except NoScriptError:
-                self._load_and_resend(self._sent.popleft())
-                continue
-            except ResponseError as error:
-                self._sent.popleft().fail(error)
-                continue
-            self._heard_at = loop.time()
-            future = self._sent.popleft().future
-            if not future.done():
-                future.set_result(reply)
-
-    def _load_and_resend(self, call: _Call) -> None:
-        """NOSCRIPT means that nothing ran, so this one entry, and only this one, goes again with its text."""
-        if call.script is None:
-            call.fail(ResponseError("NOSCRIPT"))
-            return
-        self._waiting.append(_Call(None, ("EVAL", call.script.text, *call.args), call.future))
-        self._something.set()
-
-    async def _watch(self, connection: AbstractConnection) -> None:
-        """One timer instead of one a call: silence for longer than the deadline breaks the connection."""
-        del connection
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._deadline_s / 4)
-            if self._sent and loop.time() - self._heard_at > self._deadline_s:
-                raise TimeoutError
+            calls.append(call)
+        return calls, packed
 
     def _fail_all(self, error: Exception) -> None:
-        for queue in (self._sent, self._waiting):
-            while queue:
-                queue.popleft().fail(error)
+        while self._waiting:
+            self._waiting.popleft().fail(error)
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

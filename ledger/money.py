@@ -4,8 +4,6 @@ A balance, hold or charge is an `int` of nano-USD whose name ends in `_nanos`. E
 at most `MAX_NANOS`: Lua numbers are doubles, exact up to 2^53 - 1 ($9,007,199.25).
 """
 
-import math
-from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import NewType
 
@@ -53,17 +51,10 @@ def format_usd(nanos: int) -> str:
     return f"{sign}{whole}.{decimals}"
 
 
-def round_up_to_nanos(parts: Iterable[tuple[int, int, int]]) -> Nanos:
-    """The one rounding: the exact sum of quantity x pico-USD / unit over `parts`, rounded up to a nano-USD.
+def round_up_to_nanos(picos: int, per: int = 1) -> Nanos:
+    """The one rounding: `picos` / `per` pico-USD, rounded up to a nano-USD.
 
-    Each part is (quantity, pico-USD per `unit`, unit). Rounding up once per request costs a caller less than one
-    nano-USD, and a hold made by the same function is never below the charge (design.md section 6).
+    Rounding up once per request costs a caller less than one nano-USD, and a hold made by the same function is never
+    below the charge (design.md section 6).
     """
-    numerator, denominator = 0, 1
-    for quantity, picos, unit in parts:
-        if denominator % unit:
-            grown = math.lcm(denominator, unit)
-            numerator *= grown // denominator
-            denominator = grown
-        numerator += quantity * picos * (denominator // unit)
-    return Nanos(-(-numerator // (denominator * PICOS_PER_NANO)))
+    return Nanos(-(-picos // (per * PICOS_PER_NANO)))

@@ -81,8 +81,7 @@ def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
     What was served by a variant of a name that the price does not have is billed by the dearest of its tables: a name
     that came up since the price was made must not be billed at base (wire.md 7).
     """
-    served = _served(usage)
-    return round_up_to_nanos(((markup_ppm, price.tables.ticks(usage, served), _UNIT),))
+    return round_up_to_nanos(markup_ppm * price.tables.ticks(usage, _served(usage)), _UNIT)
 
 
 def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
@@ -99,7 +98,7 @@ def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
         + bound.tool_image_input * dearest.tool_image_input
         + bound.tool_image_output * dearest.tool_image_output
     )
-    return round_up_to_nanos(((markup_ppm, picos * HOUR_S + bound.seconds * dearest.second, _UNIT),))
+    return round_up_to_nanos(markup_ppm * (picos * HOUR_S + bound.seconds * dearest.second), _UNIT)
 
 
 def known_variants(price: Price) -> frozenset[str]:
@@ -108,12 +107,17 @@ def known_variants(price: Price) -> frozenset[str]:
 
 
 _NONE: frozenset[str] = frozenset()
+_KINDS = tuple(BASE.items())
 
 
 def _served(usage: Usage) -> frozenset[str]:
     """The names of the variants that served; mostly none."""
-    names = [name for kind, base in BASE.items() if (name := usage.get(kind)) and name not in base]
-    return frozenset(names) if names else _NONE
+    names: list[str] | None = None
+    for kind, base in _KINDS:
+        name = usage.get(kind)
+        if name and name not in base:
+            names = [*(names or ()), name]
+    return _NONE if names is None else frozenset(names)
 
 
 def _table(rated: Price | Variant) -> Table:

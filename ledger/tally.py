@@ -5,7 +5,7 @@ CPU when it was done per event (docs/performance.md). One event loop, so no lock
 """
 
 import asyncio
-from bisect import bisect_left
+from bisect import bisect_right
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -67,11 +67,11 @@ def _child(metric: Any, labels: Labels) -> Any:
 
 def _observe_all(child: Any, values: list[float]) -> None:
     """What `observe` does for each value, with one write a bucket (prometheus_client/metrics.py, Histogram.observe)."""
-    bounds = child._upper_bounds  # noqa: SLF001
-    buckets: dict[int, int] = {}
-    for value in values:
-        at = bisect_left(bounds, value)
-        buckets[at] = buckets.get(at, 0) + 1
     child._sum.inc(sum(values))  # noqa: SLF001
-    for at, number in buckets.items():
-        child._buckets[at].inc(number)  # noqa: SLF001
+    values.sort()
+    below = 0
+    for bound, bucket in zip(child._upper_bounds, child._buckets, strict=True):  # noqa: SLF001
+        upto = bisect_right(values, bound, below)
+        if upto > below:
+            bucket.inc(upto - below)
+            below = upto

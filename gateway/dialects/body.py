@@ -11,8 +11,9 @@ class BadBody(ValueError):
 
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+_SIMPLE = re.compile(rb'\s*:\s*("[^"\\]*"|-?[0-9]+)(?=\s*[,}])')
 _COLON = re.compile(rb"\s*:\s*")
-_QUOTE = ord('"')
+_QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def _quotes(text: bytes) -> int:
     """How many quotes delimit strings: all but those that a backslash escapes."""
-    if b"\\" in text:
+    if text.find(_BACKSLASH) >= 0:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     return text.count(b'"')
 
@@ -55,6 +56,17 @@ def replace_member(body: bytes, name: str, value: Any) -> bytes:
 
 def _value_span(body: bytes, name: str) -> tuple[int, int]:
     """Where the value of an outermost member begins and ends, in a body that `parse_object` has accepted."""
+    spelt = b'"%b"' % name.encode()
+    first = body.find(spelt)
+    # Written once, and not in another spelling (only \u00xx can spell a letter): this is the member's name.
+    if first >= 0 and body.find(spelt, first + len(spelt)) < 0 and body.find(b"\\u00") < 0:
+        simple = _SIMPLE.match(body, first + len(spelt))
+        if simple is not None:
+            return simple.span(1)
+    return _span_among_tokens(body, name)
+
+
+def _span_among_tokens(body: bytes, name: str) -> tuple[int, int]:
     depth, start = 0, -1
     for token in _TOKEN.finditer(body):
         first = body[token.start()]

@@ -23,6 +23,9 @@ _UNBILLED = frozenset(
 )  # fmt: skip
 
 
+_NOTHING: list[bytes] = []
+
+
 class Tab:
     """What an answer has come to so far. A format says which documents matter and what they mean.
 
@@ -88,17 +91,17 @@ class Whole:
     """One document: the whole body."""
 
     def __init__(self) -> None:
-        self._body = bytearray()
+        self._parts: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         self._size += len(data)
         if self._size <= MAX_ANSWER:
-            self._body += data
-        return []
+            self._parts.append(data)
+        return _NOTHING
 
     def rest(self) -> bytes:
-        return bytes(self._body)
+        return b"".join(self._parts)
 
     def document(self, piece: bytes) -> bytes:
         return piece
@@ -143,8 +146,10 @@ class Meter:
     def usage(self) -> Usage | None:
         """What was reported. A report that counts nothing, of an answer with text in it, is none: it would be free."""
         usage = self._tab.usage()
+        if is_billed(usage):
+            return usage
         costs = self._tab.always_costs or self.output_seen() > 0
-        return None if costs and not is_billed(usage) else usage
+        return None if costs else usage
 
     def estimate(self) -> Usage | None:
         """All buckets of an answer without usage, for an endpoint whose input or output is no text; None for text."""
@@ -192,13 +197,25 @@ class Meter:
 
 def is_billed(usage: Usage | None) -> bool:
     """Whether there is anything in it that can have a price."""
-    return usage is not None and not usage.keys() <= _UNBILLED
+    if usage is not None:
+        for name in usage:
+            if name not in _UNBILLED:
+                return True
+    return False
 
 
 def count(fields: Any, name: str, *, most: int = MOST) -> int:
     """A count of an answer: a whole number above zero, else 0. What is no number is no reason to lose the rest."""
     value = fields.get(name) if isinstance(fields, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < most else 0
+
+
+def counts(fields: Any, name: str) -> dict[str, int]:
+    """All counts of an object inside an object that are above zero."""
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(value, dict):
+        return {}
+    return {name: n for name, n in value.items() if n and count(value, name)}
 
 
 def inner(fields: Any, name: str) -> dict[str, Any]:

@@ -7,8 +7,13 @@ _IN_SUBPROTOCOL = b"openai-insecure-api-key."
 
 def header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
     """The one value of a header; empty if there is none, or more than one."""
-    found = [value for each, value in headers if each == name]
-    return found[0].strip() if len(found) == 1 else b""
+    found = None
+    for field in headers:
+        if field[0] == name:
+            if found is not None:
+                return b""
+            found = field[1]
+    return b"" if found is None else found.strip()
 
 
 def bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

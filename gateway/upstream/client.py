@@ -31,6 +31,16 @@ class Answer(Protocol):
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of it is there to be taken, as far as is known without asking."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come, as far as is known before its end is asked for."""
+        ...
+
     async def next_chunk(self) -> bytes:
         """All that has come since; empty at the end."""
         ...
@@ -93,6 +103,8 @@ class StockSender:
 
 
 class _StockAnswer:
+    begun = complete = False
+
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
         self._chunks: Any = response.stream.__aiter__()  # type: ignore[union-attr]

@@ -38,6 +38,16 @@ class RawResponse(httpx2.AsyncByteStream):
         self._read_s = read_s
         self._until = until
 
+    @property
+    def begun(self) -> bool:
+        """Whether something of it is there, or its end."""
+        return bool(self._exchange.chunks) or self._exchange.complete
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has all come and been taken."""
+        return self._exchange.complete and not self._exchange.chunks
+
     async def next_chunk(self) -> bytes:
         """All that has come since; empty at the end. ReadTimeout, ReadError or RemoteProtocolError if that is no end."""
         exchange = self._exchange

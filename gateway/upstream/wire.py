@@ -21,6 +21,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024 * 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _HEAD, _LENGTH, _CHUNKED, _CLOSE, _END = range(5)
 _WITHOUT_BODY: Final = (204, 304)
+_OF_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"keep-alive"))
 
 
 class Violation(Exception):
@@ -249,13 +250,14 @@ class Reading:
         if self._begun:
             return  # a trailer, or a second response
         name = name.lower()
-        if name == b"content-length":
-            self._length = value
-        elif name == b"transfer-encoding":
-            self._te = value
-            self._te_count += 1
-        elif name == b"keep-alive":
-            self.keep_alive = value
+        if name in _OF_FRAMING:
+            if name == b"content-length":
+                self._length = value
+            elif name == b"transfer-encoding":
+                self._te = value
+                self._te_count += 1
+            else:
+                self.keep_alive = value
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -311,7 +313,7 @@ def fields(headers: Headers) -> bytes:
     lines = [prefix + value + b"\r\n" for name, value in headers if (prefix := _names.get(name) or _name(name))]
     block = b"".join(lines)
     count = len(lines)
-    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+    if block.count(b"\n") != count or block.count(b"\r") != count or block.find(0) >= 0:
         raise httpx2.LocalProtocolError("A header's value holds a line end or a NUL.")
     return block
 

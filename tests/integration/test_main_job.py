@@ -20,7 +20,7 @@ def expected_nanos(uncached: int, output: int, cached: int = 0) -> int:
 
 
 def test_the_reckoning_here_is_the_products() -> None:
-    assert round_up_to_nanos([(7, INPUT_PICOS, 1), (5, OUTPUT_PICOS, 1)]) == expected_nanos(7, 5)
+    assert round_up_to_nanos(7 * INPUT_PICOS + 5 * OUTPUT_PICOS) == expected_nanos(7, 5)
 
 
 async def check_books(stack: Stack, account: str, *, uncached: int, output: int, streamed: bool, model: str) -> None:

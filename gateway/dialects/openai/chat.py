@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
-from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, counts, inner, text
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -36,16 +36,17 @@ class Chat:
         # max_completion_tokens wins over its deprecated name, for the provider as for the quote (wire.md 1c).
         cap, old_cap = fields.whole(parsed, CAP_FIELD), fields.whole(parsed, OLD_CAP_FIELD)
         searched = parsed.get("web_search_options") is not None
+        refers = options.refers(call.body)
         return Asked(
             model=fields.model(parsed),
             streamed=streamed,
             cap=old_cap if cap is None else cap,
             choices=fields.whole(parsed, "n") or 1,
-            by_reference=searched or options.opaque(call.body, parsed),
+            by_reference=searched or (refers and options.opaque(call.body, parsed)),
             searches=options.SEARCHES if searched else 0,
             variants=options.variants(parsed),
             sticky=fields.word(parsed, "prompt_cache_key"),
-            stored=options.stored(parsed) or options.stored_inside(parsed.get("messages")),
+            stored=options.stored(parsed) or (options.stored_inside(parsed.get("messages")) if refers else None),
             hide_usage=streamed and not (usage_switch and usage_switch.get("include_usage")),
             parsed=parsed,
         )
@@ -75,18 +76,20 @@ class ChatTab(Tab):
         super().__init__()
         self._usage: dict[str, Any] | None = None
         self._tier: str | None = None
+        self._made: Usage | None = None
 
     def concerns(self, piece: bytes) -> bool:
         mentions = piece.count(b'"usage"')
-        return mentions > 1 or (mentions == 1 and b'"usage":null' not in piece)
+        return mentions > 0 and (mentions > 1 or b'"usage":null' not in piece)
 
     def pass_over(self, piece: bytes) -> None:
         super().pass_over(piece)
         # A line of its own: inside a document it is what somebody wrote.
-        if b"[DONE]" in piece and _DONE.search(piece):
+        if piece.find(b"[DONE]") >= 0 and _DONE.search(piece):
             self.done = True
 
     def read(self, document: dict[str, Any]) -> bool:
+        self._made = None
         found = document.get("usage")
         if isinstance(found, dict):
             self._usage = found  # the last one present replaces: adding up is the classic over-count (wire.md 1b.2)
@@ -99,28 +102,35 @@ class ChatTab(Tab):
         return extra
 
     def usage(self) -> Usage | None:
-        if self._usage is None:
-            return None
-        prompt, completion = count(self._usage, "prompt_tokens"), count(self._usage, "completion_tokens")
-        inputs, outputs = inner(self._usage, "prompt_tokens_details"), inner(self._usage, "completion_tokens_details")
-        cached, written = count(inputs, "cached_tokens"), count(inputs, "cache_write_tokens")
-        reasoning = count(outputs, "reasoning_tokens")
-        # xAI counts reasoning beside the completion; the total tells (wire.md 4).
-        if reasoning and count(self._usage, "total_tokens") == prompt + completion + reasoning:
-            completion += reasoning
-        return buckets(
-            input_uncached=max(prompt - cached - written, 0),
+        if self._made is None and self._usage is not None:
+            self._made = _usage(self._usage, self._tier)
+        return None if self._made is None else self._made.copy()
+
+
+def _usage(found: dict[str, Any], tier: str | None) -> Usage:
+    prompt, completion = count(found, "prompt_tokens"), count(found, "completion_tokens")
+    inputs, outputs = counts(found, "prompt_tokens_details"), counts(found, "completion_tokens_details")
+    cached, written = inputs.get("cached_tokens", 0), inputs.get("cache_write_tokens", 0)
+    reasoning = outputs.get("reasoning_tokens", 0)
+    # xAI counts reasoning beside the completion; the total tells (wire.md 4).
+    if reasoning and count(found, "total_tokens") == prompt + completion + reasoning:
+        completion += reasoning
+    usage = buckets(input_uncached=max(prompt - cached - written, 0), output=completion, service_tier=tier)
+    if inputs or outputs:
+        usage |= buckets(
             cache_read=cached,
             cache_write=written,
-            output=completion,
             output_reasoning=reasoning,
-            input_audio=count(inputs, "audio_tokens"),
-            output_audio=count(outputs, "audio_tokens"),
-            input_image=count(inputs, "image_tokens"),
-            web_searches=count(inner(self._usage, "server_side_tool_usage_details"), "web_search_calls"),
-            cost_usd_ticks=count(self._usage, "cost_in_usd_ticks", most=MOST_TICKS),
-            service_tier=self._tier,
+            input_audio=inputs.get("audio_tokens"),
+            output_audio=outputs.get("audio_tokens"),
+            input_image=inputs.get("image_tokens"),
         )
+    if "cost_in_usd_ticks" in found or "server_side_tool_usage_details" in found:
+        usage |= buckets(
+            web_searches=count(inner(found, "server_side_tool_usage_details"), "web_search_calls"),
+            cost_usd_ticks=count(found, "cost_in_usd_ticks", most=MOST_TICKS),
+        )
+    return usage
 
 
 def _finished(choices: Any) -> bool:

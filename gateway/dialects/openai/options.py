@@ -2,6 +2,7 @@
 without containing it (wire.md 1b, 1c, 6h and 8).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ _STORED_INSIDE = ("file_id", "file_ids", "vector_store_ids", "container_id", "co
 _RECORDS = ("annotations", "results", "parameters", "arguments")
 # Content whose tokens have nothing to do with its bytes, or that is not in the body at all.
 _OPAQUE = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"input_file"', b'"file"', b'"file_id"', b'"file_url"')
+# Any name of either kind: one pass over the bytes, and in nearly all requests the only one.
+_NAMES = (*(mark.strip(b'"') for mark in _OPAQUE), *(name.encode() for name in _STORED_INSIDE))
+_NAMED = re.compile(b'"(?:' + b"|".join(_NAMES) + b')"')
 # Tools that the caller runs. All others, and those that nobody knows yet, run with the provider.
 _OWN_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 
@@ -39,6 +43,12 @@ def stored(parsed: dict[str, Any]) -> str | None:
         if parsed.get(name) is not None:
             return name
     return "background" if parsed.get("background") else None
+
+
+def refers(body: bytes) -> bool:
+    """Whether a body may have anything that `opaque` or `stored_inside` would find."""
+    # Only \u00xx can hide a letter of a name.
+    return _NAMED.search(body) is not None or body.find(b"\\u00") >= 0
 
 
 def stored_inside(value: Any) -> str | None:

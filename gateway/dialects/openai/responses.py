@@ -32,16 +32,17 @@ class Responses:
         parsed = json_body.parse_object(call.body)
         hosted = options.hosted(parsed)
         bound = fields.whole(parsed, "max_tool_calls")
+        refers = options.refers(call.body)
         return Asked(
             model=fields.model(parsed),
             streamed=fields.flag(parsed, "stream"),
             cap=fields.whole(parsed, CAP_FIELD) if self._capped else None,
             writes=self._writes,
-            by_reference=hosted or options.opaque(call.body, parsed) or _has_hidden_reasoning(parsed),
+            by_reference=hosted or (refers and options.opaque(call.body, parsed)) or _has_hidden_reasoning(parsed),
             searches=(bound or options.SEARCHES) if hosted else 0,
             variants=options.variants(parsed),
             sticky=fields.word(parsed, "prompt_cache_key"),
-            stored=_stored(parsed),
+            stored=_stored(parsed, inside=refers),
             capped=self._capped,
             parsed=parsed,
         )
@@ -87,8 +88,11 @@ def _items(parsed: dict[str, Any]) -> Iterable[dict[str, Any]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else ()
 
 
-def _stored(parsed: dict[str, Any]) -> str | None:
-    """The first reference to something stored with the provider, wherever the request has it (wire.md 6h)."""
+def _stored(parsed: dict[str, Any], *, inside: bool = True) -> str | None:
+    """The first reference to something stored with the provider, wherever the request has it (wire.md 6h).
+
+    `inside`: whether names inside the input are to be looked for.
+    """
     found = options.stored(parsed)
     if found is not None:
         return found
@@ -103,7 +107,7 @@ def _stored(parsed: dict[str, Any]) -> str | None:
             return "item_reference"
         if kind == "image_generation_call" and not item.get("result"):
             return "image_generation_call"
-    return options.stored_inside([parsed.get("input"), parsed.get("tools")])
+    return options.stored_inside([parsed.get("input"), parsed.get("tools")]) if inside else None
 
 
 def _has_hidden_reasoning(parsed: dict[str, Any]) -> bool:
