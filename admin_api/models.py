@@ -19,6 +19,9 @@ from ledger.prices import PPM
 router = APIRouter(prefix="/v1", tags=["models"])
 
 _CONTEXT_WINDOW = 1_000_000
+QueueSize = Annotated[int, Field(ge=0, le=100_000)]
+# SDKs wait 600 s for an answer.
+QueueTimeout = Annotated[float, Field(gt=0, le=600)]
 PathName = Annotated[str, Path(pattern=MODEL_NAME)]
 
 
@@ -54,6 +57,9 @@ class ModelForm(Body):
     contents). One credential serves every caller, so one who knows an id can read what another stored: set it only where
     all callers of the model may read each other.
 
+    `queue_size` requests may wait, each for at most `queue_timeout_s`, while every upstream of the model is at its limit; 0
+    (the default) refuses them at once.
+
     `price` may be "book": what the price book has now under the first upstream's provider and exact name of the model.
     """
 
@@ -64,6 +70,8 @@ class ModelForm(Body):
     markup: Factor = PPM
     reasons: bool = False
     allow_stored: bool = False
+    queue_size: QueueSize = 0
+    queue_timeout_s: QueueTimeout = 10.0
 
 
 @router.put("/models/{name:path}")
@@ -88,6 +96,8 @@ async def put(name: PathName, body: ModelForm, response: Response, stores: Store
             "max_input_tokens": body.max_input_tokens or terms.context_window or _CONTEXT_WINDOW,
             "reasons": body.reasons,
             "allow_stored": body.allow_stored,
+            "queue_size": body.queue_size,
+            "queue_timeout_s": body.queue_timeout_s,
             "created_at": before["created_at"] if before else now(),
         }
         await stores.cold.models.replace_one({"_id": name}, document, upsert=True, session=session)
@@ -169,6 +179,8 @@ def show(document: Document, names: dict[str, str]) -> dict[str, Any]:
         "max_input_tokens": document["max_input_tokens"],
         "reasons": document["reasons"],
         "allow_stored": document.get("allow_stored", False),
+        "queue_size": document.get("queue_size", 0),
+        "queue_timeout_s": document.get("queue_timeout_s", 0.0),
         "created_at": show_time(document["created_at"]),
     }
 

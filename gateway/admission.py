@@ -12,6 +12,7 @@ from gateway import quotes
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
 from gateway.dialects.shape import Asked, Dialect, Operation
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
+from gateway.upstream.quota import Tokens
 from ledger import common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
 from ledger.facts import Facts
@@ -43,6 +44,7 @@ class Ticket(NamedTuple):
     set_cap: int | None
     input_estimate: int
     most_output: int
+    tokens: Tokens
     facts: Facts
     costs_nothing: bool
 
@@ -147,6 +149,7 @@ class Admission:
                     set_cap=cap if (fitted or quotes.must_say(model, asked, cap)) and not free else None,
                     input_estimate=estimate,
                     most_output=cap * asked.choices,
+                    tokens=Tokens(estimate, quote.likely_output),
                     facts=msgspec.structs.replace(began, free=True) if reply.free else began,
                     costs_nothing=free,
                 )

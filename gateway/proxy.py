@@ -19,7 +19,9 @@ from gateway.refusals import Code, Refusal, unavailable
 from gateway.relay import Relay, Request
 from gateway.settler import Settler
 from gateway.surface import Served
-from gateway.upstream.attempts import Pools, Search
+from gateway.upstream.attempts import Search
+from gateway.upstream.choice import Want
+from gateway.upstream.pools import Pools
 from ledger import log, request_id, tally
 
 
@@ -109,7 +111,8 @@ class Proxy:
         self, ticket: Ticket, request: Request, headers: Headers, receive: Any, send: Any, began: float
     ) -> None:
         able = self._pools.able(ticket.model, ticket.opened, request.dialect)
-        search = Search(self._pools, able, request.asked.sticky)
+        want = Want(ticket.tokens, request.asked.sticky)
+        search = Search(self._pools, [able], want, self._pools.line(ticket.model))
         relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:
@@ -120,8 +123,9 @@ class Proxy:
             raise
         finally:
             self._flights.remove(relay)
-            self._settler.put(relay.settlement())  # no await here: nothing can come between the end and its charge
-            search.close()
+            ended = relay.settlement()
+            self._settler.put(ended)  # no await here: nothing can come between the end and its charge
+            search.close(ended.tokens or 0)
 
 
 def _read(dialect: Dialect, endpoint: Endpoint, call: Call) -> Request:

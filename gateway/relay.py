@@ -21,7 +21,7 @@ from gateway.headers import Headers, rate_limits, to_caller
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
 from gateway.upstream.attempts import Search
-from gateway.upstream.client import Answer
+from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
 from ledger.settlement import Settlement
 
@@ -86,9 +86,9 @@ class Relay:
         chosen = self._search.chosen
         return chosen.upstream.name if chosen else ""
 
-    def _write(self, model: str) -> Outgoing:
+    def _write(self, chosen: Chosen) -> Outgoing:
         _, endpoint, call, asked = self._request
-        return endpoint.write(call, asked, model=model, cap=self._ticket.set_cap)
+        return endpoint.write(call, asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
     async def _relay(self, response: Answer, send: Any) -> None:
         self._status = response.status

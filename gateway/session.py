@@ -26,9 +26,9 @@ from gateway.headers import Headers
 from gateway.legs import CallerLeft, Leg, close_both, event_of, next_frame
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.settler import Settler
-from gateway.upstream.attempts import Pools
-from gateway.upstream.choice import choose
+from gateway.upstream.choice import Want, choose
 from gateway.upstream.client import Chosen
+from gateway.upstream.pools import Pools
 from gateway.upstream.socket import open_socket
 from ledger import request_id, tally
 
@@ -91,7 +91,7 @@ class Session:
             able = pools.able(ticket.model, ticket.opened, self._dialect)
             chosen: Chosen | None
             if self._chosen is None:
-                chosen = choose(able, pools.health, (), None)
+                chosen = choose([able], pools.health, (), Want(ticket.tokens))
             else:
                 upstream = self._chosen.upstream.id
                 chosen = next((each for each in able if each.upstream.id == upstream), None)

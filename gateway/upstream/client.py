@@ -131,11 +131,12 @@ def make_sender(kind: str, context: ssl.SSLContext, *, public_only: bool) -> Sen
 
 
 class Chosen(NamedTuple):
-    """Where a request goes."""
+    """Where a request goes. `model`: the public name of the model that serves it there."""
 
     upstream: Upstream
     target: Target
     credential: str
+    model: str = ""
 
 
 class Upstreams:
