@@ -27,6 +27,9 @@ SHORTFALL_NANOS = Counter("weir_shortfall_nanos_total", "What could not be charg
 ESTIMATED = Counter("weir_estimated_total", "How many bills were counted from what was seen?", ["provider"])
 UPSTREAM_REQUESTS = Counter("weir_upstream_requests_total", "How do upstreams answer?", ["upstream", "status"])
 FAILOVERS = Counter("weir_failovers_total", "How often was a request sent on to another upstream?", ["upstream"])
+FALLBACKS = Counter(
+    "weir_fallbacks_total", "How often did another model serve in place of the one asked for?", ["model", "fallback"]
+)
 UPSTREAM_OPEN = Gauge(
     "weir_upstream_open", "How many requests are at each upstream now?", ["upstream"], multiprocess_mode="livesum"
 )

@@ -110,9 +110,10 @@ class Proxy:
     async def _forward(
         self, ticket: Ticket, request: Request, headers: Headers, receive: Any, send: Any, began: float
     ) -> None:
-        able = self._pools.able(ticket.model, ticket.opened, request.dialect)
+        models = (ticket.model, *(each.model for each in ticket.standins))
+        stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
         want = Want(ticket.tokens, request.asked.sticky)
-        search = Search(self._pools, [able], want, self._pools.line(ticket.model))
+        search = Search(self._pools, stages, want, self._pools.line(ticket.model))
         relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:

@@ -75,7 +75,7 @@ class Session:
     async def _hold(self, kind: Realtime | ResponsesSocket, asked: Asked, frame: bytes = b"") -> int | None:
         """Hold what the next response can cost; the cap that Weir sets, if any. The first has the session's id."""
         house, rid = self._house, self._rid
-        wish = Wish(self._dialect, kind, asked, frame)
+        wish = Wish(self._dialect, kind, asked, frame, alone=True)
         if house.settler.full:
             raise unavailable()
         try:

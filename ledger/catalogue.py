@@ -8,7 +8,14 @@ import msgspec
 
 from ledger.prices import Price
 
-PROVIDERS = ("openai", "anthropic", "gemini", "xai", "openai_compatible")
+FAMILIES = {
+    "openai": "openai",
+    "xai": "openai",
+    "openai_compatible": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+}
+"""Which dialect each provider speaks."""
 
 
 class UpstreamLimits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +52,7 @@ class Target(msgspec.Struct, frozen=True):
 class Model(msgspec.Struct, frozen=True):
     """A public name, what it costs, and where it is served.
 
+    `fallbacks`: models that serve in its place, in this order, while none of its upstreams can.
     `queue_size` requests may wait, each for at most `queue_timeout_s`, while every upstream is at its limit.
     """
 
@@ -55,6 +63,7 @@ class Model(msgspec.Struct, frozen=True):
     max_input_tokens: int
     reasons: bool = False
     allow_stored: bool = False
+    fallbacks: tuple[str, ...] = ()
     queue_size: int = 0
     queue_timeout_s: float = 0.0
 

@@ -154,6 +154,7 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
             max_input_tokens=d["max_input_tokens"],
             reasons=d.get("reasons", False),
             allow_stored=d.get("allow_stored", False),
+            fallbacks=tuple(d.get("fallbacks", ())),
             queue_size=d.get("queue_size", 0),
             queue_timeout_s=d.get("queue_timeout_s", 0.0),
         )

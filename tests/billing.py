@@ -55,6 +55,7 @@ def ticket(priced: Priced, endpoint: Operation, asked: Asked, body: bytes, *, ch
         rid="0" * 32,
         place=PLACE,
         model=model,
+        standins=(),
         opened=OPENED,
         snapshot=snapshot,
         admitted=Admitted(choice, 0 if endpoint.free else amount, 1, 0, 0, 0, 0),

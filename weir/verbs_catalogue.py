@@ -34,6 +34,9 @@ def model_add(
     rate: Annotated[list[str] | None, typer.Option(help="any other, such as cache_write_5m=3.75; repeatable")] = None,
     markup: Annotated[str | None, typer.Option(help="a factor on every price, such as 1.2")] = None,
     reasons: Annotated[bool, typer.Option("--reasons", help="the model thinks before it answers")] = False,
+    fallback: Annotated[
+        list[str] | None, typer.Option(help="a model that serves in its place when it cannot be served; repeatable")
+    ] = None,
     queue_size: Annotated[
         int | None, typer.Option(help="requests that may wait while every upstream is at its limit; 0 if not given")
     ] = None,
@@ -59,6 +62,7 @@ def model_add(
         "max_input_tokens": max_input_tokens,
         "markup": markup,
         "reasons": reasons,
+        "fallbacks": fallback,
         "queue_size": queue_size,
         "queue_timeout_s": queue_timeout,
     }
@@ -138,7 +142,11 @@ def _test_lines(came: Row) -> Iterable[str]:
 
 def _model_lines(model: Row) -> Iterable[str]:
     at = [f"{target['upstream']} ({target['model']})" for target in model["upstreams"]]
-    rest = [("markup", model["markup"]), ("price version", model["price_version"])]
+    rest = [
+        ("fallbacks", model["fallbacks"] or "none"),
+        ("markup", model["markup"]),
+        ("price version", model["price_version"]),
+    ]
     yield from lines([("name", model["name"]), ("upstreams", at), *rest])
     yield ""
     yield from price_table(model["price"])

@@ -110,6 +110,31 @@ async def test_a_models_line(api: Api, opened: Link) -> None:
         await api("PUT", "/models/m", {**form, **wrong}, status=422)
 
 
+async def test_fallbacks_are_models_of_the_dialect_and_never_come_back(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    await api("POST", "/upstreams", {**UPSTREAM, "name": "claude", "provider": "anthropic"}, status=201)
+    form = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 9}
+    for name in ("a", "b", "c"):
+        await api("PUT", f"/models/{name}", form, status=201)
+    other = {**form, "upstreams": [{"upstream": "claude", "model": "m"}]}
+    await api("PUT", "/models/other", other, status=201)
+    made = await api("PUT", "/models/a", {**form, "fallbacks": ["c", "b"]})
+    assert made["fallbacks"] == ["c", "b"]
+    assert (await in_force(opened)).models["a"].fallbacks == ("c", "b")
+    await api("PUT", "/models/b", {**form, "fallbacks": ["c"]})
+    wrong = {
+        "itself": ("c", ["c"]), "cycle": ("c", ["b"]), "no model": ("c", ["nobody"]), "another dialect": ("c", ["other"]),
+        "twice": ("b", ["c", "c"]),
+    }  # fmt: skip
+    for word, (name, fallbacks) in wrong.items():
+        problem = await api("PUT", f"/models/{name}", {**form, "fallbacks": fallbacks}, status=422)
+        assert word in str(problem), problem
+    assert "falls back" in (await api("DELETE", "/models/c", status=409))["detail"]
+    await api("DELETE", "/models/a")
+    await api("DELETE", "/models/b")
+    await api("DELETE", "/models/c")
+
+
 async def test_private_upstreams_when_allowed(cold: ColdBook, opened: Link, vault: Vault) -> None:
     async with serving(cold, opened, vault, WEIR_ALLOW_PRIVATE_UPSTREAMS="on") as api:
         made = await api("POST", "/upstreams", {**UPSTREAM, "base_url": "http://127.0.0.1:9/v1"}, status=201)
