@@ -22,8 +22,8 @@ from gateway.upstream.waiting import Line
 from ledger import log, tally
 
 SEARCH_WITHIN_S = 60.0
-_TOO_MANY, _REFUSED = 429, (401, 402, 403)
-_BROKEN = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
+TOO_MANY, REFUSED = 429, (401, 402, 403)
+BROKEN = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
 
 
 class Search:
@@ -126,7 +126,7 @@ class Search:
         except Refusal as refusal:
             self._pools.health.failed(spot_of(chosen))
             return refusal
-        if found.status not in _BROKEN:
+        if found.status not in BROKEN:
             self._pools.health.answered(spot_of(chosen), time.monotonic() - began)
         said = quota.read(found.headers, time.time())
         if said:
@@ -136,13 +136,13 @@ class Search:
     def _is_failure(self, chosen: Chosen, answer: Answer) -> bool:
         """Note what a status says of an upstream; whether another should be asked."""
         health, spot = self._pools.health, spot_of(chosen)
-        if answer.status == _TOO_MANY:
+        if answer.status == TOO_MANY:
             health.cool(spot, quota.retry_after_s(answer.headers, time.time()))
-        elif answer.status in _REFUSED:
+        elif answer.status in REFUSED:
             log.get().error("upstream_refused", upstream=chosen.upstream.name, status=answer.status)
             tally.count(metrics.CREDENTIAL_REFUSED, chosen.upstream.name)
             health.refuse(chosen.upstream.id, chosen.credential)
-        elif answer.status in _BROKEN:
+        elif answer.status in BROKEN:
             health.failed(spot)
         else:
             return False
