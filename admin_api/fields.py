@@ -117,7 +117,7 @@ FutureTime = Annotated[AwareDatetime, AfterValidator(_to_come)]
 
 
 class LimitsBody(Body):
-    """Counted limits of an account; null is no limit."""
+    """Counted limits of an account or an upstream; null is no limit."""
 
     requests_per_minute: Rate | None = None
     tokens_per_minute: Rate | None = None

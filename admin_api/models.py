@@ -6,7 +6,7 @@ from bson.int64 import Int64
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from admin_api import force, model_prices, price_form
+from admin_api import force, model_fallbacks, model_prices, price_form
 from admin_api.fields import MODEL_NAME, Body, Factor, ModelName, Slug, Tokens, show_picos, show_time
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from admin_api.price_form import PriceForm
@@ -19,6 +19,9 @@ from ledger.prices import PPM
 router = APIRouter(prefix="/v1", tags=["models"])
 
 _CONTEXT_WINDOW = 1_000_000
+QueueSize = Annotated[int, Field(ge=0, le=100_000)]
+# SDKs wait 600 s for an answer.
+QueueTimeout = Annotated[float, Field(gt=0, le=600)]
 PathName = Annotated[str, Path(pattern=MODEL_NAME)]
 
 
@@ -54,6 +57,12 @@ class ModelForm(Body):
     contents). One credential serves every caller, so one who knows an id can read what another stored: set it only where
     all callers of the model may read each other.
 
+    `fallbacks`: other models that serve in its place, in this order, while none of its upstreams can, each at its own price.
+    A request is held for at the dearest of them.
+
+    `queue_size` requests may wait, each for at most `queue_timeout_s`, while every upstream of the model is at its limit; 0
+    (the default) refuses them at once.
+
     `price` may be "book": what the price book has now under the first upstream's provider and exact name of the model.
     """
 
@@ -64,6 +73,9 @@ class ModelForm(Body):
     markup: Factor = PPM
     reasons: bool = False
     allow_stored: bool = False
+    fallbacks: Annotated[list[ModelName], Field(max_length=10)] = Field(default=[])
+    queue_size: QueueSize = 0
+    queue_timeout_s: QueueTimeout = 10.0
 
 
 @router.put("/models/{name:path}")
@@ -73,6 +85,7 @@ async def put(name: PathName, body: ModelForm, response: Response, stores: Store
     async def write(session: Session) -> tuple[Document, bool]:
         await stores.cold.config_changed(session)
         targets = await _targets(stores, body.upstreams, session)
+        await model_fallbacks.check(stores, name, body.fallbacks, targets, session)
         before = await stores.cold.models.find_one({"_id": name}, session=session)
         if body.price is BOOK:
             terms = await model_prices.by_the_book(stores, targets[0], body.markup, session)
@@ -88,6 +101,9 @@ async def put(name: PathName, body: ModelForm, response: Response, stores: Store
             "max_input_tokens": body.max_input_tokens or terms.context_window or _CONTEXT_WINDOW,
             "reasons": body.reasons,
             "allow_stored": body.allow_stored,
+            "fallbacks": body.fallbacks,
+            "queue_size": body.queue_size,
+            "queue_timeout_s": body.queue_timeout_s,
             "created_at": before["created_at"] if before else now(),
         }
         await stores.cold.models.replace_one({"_id": name}, document, upsert=True, session=session)
@@ -118,10 +134,11 @@ async def get(name: str, stores: StoresDep) -> dict[str, Any]:
 
 @router.delete("/models/{name:path}")
 async def delete(name: str, stores: StoresDep) -> dict[str, Any]:
-    """Remove a model; its price versions stay, because events pin them."""
+    """Remove a model; its price versions stay, because events pin them. 409 while it stands in for another one."""
 
     async def remove(session: Session) -> Document:
         await stores.cold.config_changed(session)
+        await model_fallbacks.refuse_if_needed(stores, name, session)
         found = await stores.cold.models.find_one_and_delete({"_id": name}, session=session)
         if found is None:
             raise not_found("model")
@@ -169,6 +186,9 @@ def show(document: Document, names: dict[str, str]) -> dict[str, Any]:
         "max_input_tokens": document["max_input_tokens"],
         "reasons": document["reasons"],
         "allow_stored": document.get("allow_stored", False),
+        "fallbacks": document.get("fallbacks", []),
+        "queue_size": document.get("queue_size", 0),
+        "queue_timeout_s": document.get("queue_timeout_s", 0.0),
         "created_at": show_time(document["created_at"]),
     }
 

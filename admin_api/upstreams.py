@@ -8,7 +8,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from admin_api import addresses, dry_run, force, price_form
-from admin_api.fields import Body, Slug, show_time
+from admin_api.fields import Body, LimitsBody, Slug, limits_change, show_time
 from admin_api.idempotency import Key, claim, once
 from admin_api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from admin_api.problems import Problem, invalid, not_found
@@ -33,6 +33,7 @@ class NewUpstream(Body):
     """An endpoint to send requests to. Lower `priority` first; `weight` shares requests within one priority, 0 sends none.
 
     `first_byte_timeout_s`: how long it may take to begin an answer before another upstream is asked; 600 if not given.
+    `limits`: the most that all gateways together send there; each worker keeps to its share.
     """
 
     name: Slug
@@ -41,21 +42,21 @@ class NewUpstream(Body):
     credential: Credential
     weight: Weight = 1
     priority: Priority = 0
-    limits: dict[str, int] | None = None
+    limits: LimitsBody | None = None
     on_client_left: Literal["drain", "abort"] = "drain"
     region: Region = ""
     first_byte_timeout_s: FirstByte | None = None
 
 
 class UpstreamChange(Body):
-    """What to change; what is not given stays. An upstream cannot change its provider."""
+    """What to change; what is not given stays; a limit that is null is removed. An upstream cannot change its provider."""
 
     name: Slug | None = None
     base_url: str | None = None
     credential: Credential | None = None
     weight: Weight | None = None
     priority: Priority | None = None
-    limits: dict[str, int] | None = None
+    limits: LimitsBody | None = None
     on_client_left: Literal["drain", "abort"] | None = None
     region: Region | None = None
     first_byte_timeout_s: FirstByte | None = None
@@ -63,13 +64,13 @@ class UpstreamChange(Body):
 
 @router.post("", status_code=201)
 async def create(body: NewUpstream, response: Response, stores: StoresDep, key: Key = None) -> dict[str, Any]:
-    _refuse_limits(body.limits)
     upstream_id = f"up_{keys.new_id()}"
     document: Document = {
         "_id": upstream_id,
         **body.model_dump(include={"name", "provider", *_PLAIN}),
         "base_url": _address(stores, body.base_url),
         "credential": _sealed(stores, upstream_id, body.credential),
+        "limits": body.limits.model_dump(exclude_none=True) if body.limits else {},
         "created_at": now(),
     }
 
@@ -101,7 +102,6 @@ async def get(upstream: str, stores: StoresDep) -> dict[str, Any]:
 
 @router.patch("/{upstream}")
 async def change(upstream: str, body: UpstreamChange, stores: StoresDep) -> dict[str, Any]:
-    _refuse_limits(body.limits)
     given = body.model_dump(exclude_unset=True, exclude={"limits", "credential"})
     for field, value in given.items():
         if value is None and field != "first_byte_timeout_s":
@@ -110,7 +110,8 @@ async def change(upstream: str, body: UpstreamChange, stores: StoresDep) -> dict
         given["base_url"] = _address(stores, body.base_url)
     if body.credential is not None:
         given["credential"] = _sealed(stores, upstream, body.credential)
-    document = await _write(stores, upstream, given) if given else await _find(stores, upstream)
+    change = _change(given, body.limits)
+    document = await _write(stores, upstream, change) if change else await _find(stores, upstream)
     await force.config(stores, upstream)
     return show(document)
 
@@ -158,14 +159,22 @@ async def test(upstream: str, stores: StoresDep) -> dict[str, Any]:
 def show(document: Document) -> dict[str, Any]:
     """An upstream without its credential."""
     shown = {name: document.get(name) for name in ("name", "provider", "base_url", *_PLAIN)}
-    return {"id": document["_id"], **shown, "created_at": show_time(document["created_at"])}
+    limits = dict(document.get("limits", {}))
+    return {"id": document["_id"], **shown, "limits": limits, "created_at": show_time(document["created_at"])}
 
 
-async def _write(stores: Stores, upstream: str, given: dict[str, Any]) -> Document:
+def _change(given: dict[str, Any], limits: LimitsBody | None) -> dict[str, dict[str, Any]]:
+    """The MongoDB update; empty if nothing was given."""
+    change = limits_change(limits.model_dump(exclude_unset=True)) if limits else {}
+    change["$set"] = {**change.get("$set", {}), **given}
+    return {operator: fields for operator, fields in change.items() if fields}
+
+
+async def _write(stores: Stores, upstream: str, change: dict[str, dict[str, Any]]) -> Document:
     async def update(session: Session) -> Document:
         await stores.cold.config_changed(session)
         found = await stores.cold.upstreams.find_one_and_update(
-            {"_id": upstream}, {"$set": given}, return_document=ReturnDocument.AFTER, session=session
+            {"_id": upstream}, change, return_document=ReturnDocument.AFTER, session=session
         )
         if found is None:
             raise not_found("upstream")
@@ -196,11 +205,6 @@ def _sealed(stores: Stores, upstream: str, credential: SecretStr) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise invalid("credential", "must be printable ASCII without spaces: it travels in a header")
     return stores.vault.seal(text.encode(), purpose=catalogue.credential_purpose(upstream))
-
-
-def _refuse_limits(limits: dict[str, int] | None) -> None:
-    if limits:
-        raise invalid("limits", "limits of an upstream are not served by this version yet")
 
 
 def _name_taken() -> Problem:

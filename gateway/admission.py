@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway import quotes
+from gateway import quotes, standins
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
 from gateway.dialects.shape import Asked, Dialect, Operation
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
+from gateway.upstream.quota import Tokens
 from ledger import common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
 from ledger.facts import Facts
@@ -19,7 +20,7 @@ from ledger.hot import Admitted, Fenced, Offer, Place, Refused
 from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
 from ledger.money import format_usd
-from ledger.prices import cost_nanos, known_variants
+from ledger.prices import cost_nanos
 
 
 class Wish(NamedTuple):
@@ -29,20 +30,32 @@ class Wish(NamedTuple):
     operation: Operation
     asked: Asked
     body: bytes
+    alone: bool = False
+    """Whether no other model may stand in: a session stays with the one it began with."""
+
+
+class Standin(NamedTuple):
+    """Another model that may serve: the output cap to set for it, if any, and the most output that it may write."""
+
+    model: Model
+    set_cap: int | None
+    most_output: int
 
 
 class Ticket(NamedTuple):
-    """An admitted request: its hold, and what it was decided with."""
+    """An admitted request: its hold, and what it was decided with. `model` is the one that serves and is billed."""
 
     rid: str
     place: Place
     model: Model
+    standins: tuple[Standin, ...]
     opened: Opened
     snapshot: Snapshot
     admitted: Admitted
     set_cap: int | None
     input_estimate: int
     most_output: int
+    tokens: Tokens
     facts: Facts
     costs_nothing: bool
 
@@ -50,6 +63,14 @@ class Ticket(NamedTuple):
         if self.admitted.free or self.costs_nothing:
             return 0
         return cost_nanos(self.model.price, usage, markup_ppm=self.snapshot.account_policy.markup_ppm)
+
+    def served_by(self, name: str) -> "Ticket":
+        """The ticket of a request that this model serves; it is billed at its price (`facts`)."""
+        for model, set_cap, most_output in self.standins:
+            if model.name == name:
+                told = msgspec.structs.replace(self.facts, price_version=model.price.version, fallback_model=name)
+                return self._replace(model=model, set_cap=set_cap, most_output=most_output, facts=told)
+        return self
 
 
 class Admission:
@@ -118,8 +139,11 @@ class Admission:
         fresh = fitted = False
         for _ in range(3):
             opened, model = await self._model(key, snapshot, wish, fresh=fresh)
-            _check_options(model, asked)
-            quote = quotes.quote(model, asked, len(wish.body), snapshot.account_policy.markup_ppm)
+            refusal = standins.objection(model, asked)
+            if refusal is not None:
+                raise refusal
+            others = () if wish.alone or free else standins.fallbacks(opened, model, snapshot, wish.dialect, asked)
+            quote = quotes.quote(model, asked, len(wish.body), snapshot.account_policy.markup_ppm, others)
             estimate = quotes.estimate(wish.body, asked)
             began = Facts(
                 account=snapshot.place.account,
@@ -140,25 +164,29 @@ class Admission:
             reply = await self._ask(rid, snapshot.place, versions(snapshot, opened), offer)
             if isinstance(reply, Admitted):
                 cap = quote.caps[0 if free else reply.choice]
+                first = _standin(model, asked, cap, fitted=fitted, free=free)
                 return Ticket(
                     rid=rid,
                     place=snapshot.place,
                     model=model,
+                    standins=tuple([_standin(each, asked, cap, fitted=fitted, free=free) for each in others]),
                     opened=opened,
                     snapshot=snapshot,
                     admitted=reply,
-                    set_cap=cap if (fitted or quotes.must_say(model, asked, cap)) and not free else None,
+                    set_cap=first.set_cap,
                     input_estimate=estimate,
-                    most_output=cap * asked.choices,
+                    most_output=first.most_output,
+                    tokens=Tokens(estimate, quote.likely_output),
                     facts=msgspec.structs.replace(began, free=True) if reply.free else began,
                     costs_nothing=free,
                 )
             if reply.word == "STALE" and not fresh:
                 snapshot, fresh = await self._again(key), True
             elif reply.word != "STALE":
-                cap = 0 if fitted else _fitting_cap(reply, model, wish, snapshot)
+                models = (model, *others)
+                cap = 0 if fitted else _fitting_cap(reply, models, wish, snapshot)
                 if not cap:
-                    raise _refusal(reply, model, wish, snapshot)
+                    raise _refusal(reply, models, wish, snapshot)
                 asked, fitted = asked._replace(cap=cap), True
         raise unavailable("Settings are changing right now; please try again.")
 
@@ -188,7 +216,7 @@ class Admission:
         if model is None or not allowed:
             message = "No model of this name is served to this API key; GET /weir/v1/models lists those that are."
             raise Refusal(Code.MODEL_NOT_FOUND, message, param="model")
-        if not speaks(opened, model, wish.dialect):
+        if not standins.speaks(opened, model, wish.dialect):
             message = (
                 f"This model is not served in the {wish.dialect.name} dialect; use the base URL of its provider's."
             )
@@ -221,28 +249,11 @@ class Unsure(Exception):
         self.place = place
 
 
-def speaks(opened: Opened, model: Model, dialect: Dialect) -> bool:
-    """Whether any upstream of a model understands a dialect."""
-    upstreams, providers = opened.book.upstreams, dialect.providers
-    for target in model.targets:
-        upstream = upstreams.get(target.upstream)
-        if upstream is not None and upstream.provider in providers:
-            return True
-    return False
-
-
-def _check_options(model: Model, asked: Asked) -> None:
-    """Refuse what has no price, and what one shared credential cannot keep apart (wire.md 6h and 7)."""
-    if asked.stored is not None and not model.allow_stored:
-        message = (
-            f"The field '{asked.stored}' is not served: it refers to what is stored with the provider, where one "
-            "credential serves every caller. Send the content in the request itself."
-        )
-        raise Refusal(Code.INVALID_REQUEST, message, param=asked.stored)
-    unpriced = set(asked.variants) - known_variants(model.price) if asked.variants else None
-    if unpriced:
-        message = f"This model has no price for the option '{min(unpriced)[:40]}'; leave it out."
-        raise Refusal(Code.INVALID_REQUEST, message)
+def _standin(model: Model, asked: Asked, cap: int, *, fitted: bool, free: bool) -> Standin:
+    """A model under a hold that covers this output cap."""
+    cap = min(cap, model.max_output_tokens) if asked.writes else cap
+    says = not free and (fitted or quotes.must_say(model, asked, cap))
+    return Standin(model, cap if says else None, cap * asked.choices)
 
 
 def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
@@ -256,7 +267,7 @@ def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
     return 0
 
 
-def _refusal(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> Refusal:
+def _refusal(reply: Refused, models: Sequence[Model], wish: Wish, snapshot: Snapshot) -> Refusal:
     """The script's word as what the caller gets."""
     word, details = reply
     if word in ("REVOKED", "EXPIRED"):
@@ -275,7 +286,7 @@ def _refusal(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> Re
         what = "balance" if word == "FUNDS" else f"spend cap for this {details[0]}"
         message = (
             f"The {what} does not cover this request: it can cost up to ${format_usd(needed)} and "
-            f"${format_usd(left)} is available.{_affordable(model, wish, snapshot, left)}"
+            f"${format_usd(left)} is available.{_affordable(models, wish, snapshot, left)}"
         )
         return Refusal(Code.INSUFFICIENT_BALANCE if word == "FUNDS" else Code.SPEND_CAP_REACHED, message)
     if word in ("BACKLOG", "ENDED"):
@@ -283,7 +294,7 @@ def _refusal(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> Re
     raise hot.Unexpected(word)
 
 
-def _fitting_cap(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -> int:
+def _fitting_cap(reply: Refused, models: Sequence[Model], wish: Wish, snapshot: Snapshot) -> int:
     """The cap to set in place of the caller's own, if the account wants that rather than a refusal; 0 if not.
 
     It is never below the floor that a request without a cap has: an answer that is cut short is no favour.
@@ -291,13 +302,13 @@ def _fitting_cap(reply: Refused, model: Model, wish: Wish, snapshot: Snapshot) -
     if not snapshot.account_policy.fit_to_balance or reply.word not in ("FUNDS", "CAP") or not wish.asked.capped:
         return 0
     markup = snapshot.account_policy.markup_ppm
-    cap = quotes.affordable_cap(model, wish.asked, len(wish.body), markup, left=int(reply.details[-1]))
-    return cap if cap >= quotes.floor(model) else 0
+    cap = quotes.affordable_cap(models, wish.asked, len(wish.body), markup, left=int(reply.details[-1]))
+    return cap if cap >= max(map(quotes.floor, models)) else 0
 
 
-def _affordable(model: Model, wish: Wish, snapshot: Snapshot, left: int) -> str:
+def _affordable(models: Sequence[Model], wish: Wish, snapshot: Snapshot, left: int) -> str:
     """Which output cap would fit, for a caller who set one that does not."""
-    cap = quotes.affordable_cap(model, wish.asked, len(wish.body), snapshot.account_policy.markup_ppm, left=left)
+    cap = quotes.affordable_cap(models, wish.asked, len(wish.body), snapshot.account_policy.markup_ppm, left=left)
     return f" An output cap of {cap} tokens would fit." if cap else ""
 
 

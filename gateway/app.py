@@ -17,8 +17,8 @@ from gateway.session import Services
 from gateway.sessions import Sessions
 from gateway.settler import Settler
 from gateway.spill import Spill
-from gateway.upstream.attempts import Pools
 from gateway.upstream.client import Upstreams, make_sender, trusting
+from gateway.upstream.pools import Pools
 from ledger import keyspace, log, tally
 from ledger.connect import connect
 from ledger.link import StoreUnavailable
@@ -48,7 +48,7 @@ class Gateway:
         )
         self._flights = Flights(self._redis)
         admission = Admission(self._redis, self._catalogues, backlog_bound=settings.backlog_bound)
-        self._pools = Pools(Upstreams(self._sender))
+        self._pools = Pools(Upstreams(self._sender), share=settings.workers * settings.gateways)
         self._proxy = Proxy(admission, self._pools, self._settler, self._flights, drain_s=settings.drain_s)
         services = Services(
             admission, self._pools, context, self._settler, self._flights, settings.drain_s, public_only
@@ -90,6 +90,7 @@ class Gateway:
             loading = asyncio.create_task(self._load())
             renewing = asyncio.create_task(self._flights.renew_for_ever())
             counting = asyncio.create_task(tally.flush_for_ever())
+            looking = asyncio.create_task(self._pools.look_for_ever())
             try:
                 yield
             finally:
@@ -101,7 +102,7 @@ class Gateway:
                 left = await self._settler.close(_SETTLE_WITHIN_S)
                 if left:
                     log.get().error("settles_left_on_disk", count=left)
-                for task in (loading, renewing, counting):
+                for task in (loading, renewing, counting, looking):
                     task.cancel()
                 tally.flush()
 

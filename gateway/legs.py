@@ -23,13 +23,14 @@ _SWITCHED = 101
 class Leg:
     """One response of a session, from its hold to its bill; a Flight while it lasts."""
 
-    def __init__(self, ticket: Ticket, upstream: Upstream) -> None:
+    def __init__(self, ticket: Ticket) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
         self.begun = False
         self.stopped = False
+        self.tokens = ticket.tokens
         self._ticket = ticket
-        self._upstream = upstream
+        self.upstream: Upstream | None = None  # once there is a connection
         self._began = time.perf_counter()
         self._first_byte: float | None = None
         self._frames = 0
@@ -62,7 +63,7 @@ class Leg:
         """What it comes to. A response that never began is void."""
         return settlement(
             self._ticket,
-            self._upstream,
+            self.upstream,
             End(
                 outcome=outcome,
                 status=_SWITCHED,
@@ -103,9 +104,8 @@ def event_of(frame: bytes) -> dict[str, Any]:
     return {}
 
 
-async def next_frame(upstream: ClientConnection) -> tuple[bytes, dict[str, Any]]:
-    """The provider's next frame: its bytes, and the message that carries it on."""
-    frame = await upstream.recv()
+def carried(frame: str | bytes) -> tuple[bytes, dict[str, Any]]:
+    """A frame of the provider's: its bytes, and the message that carries it on."""
     if isinstance(frame, str):
         return frame.encode(), {"type": "websocket.send", "text": frame}
     return frame, {"type": "websocket.send", "bytes": frame}

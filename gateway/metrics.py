@@ -27,8 +27,26 @@ SHORTFALL_NANOS = Counter("weir_shortfall_nanos_total", "What could not be charg
 ESTIMATED = Counter("weir_estimated_total", "How many bills were counted from what was seen?", ["provider"])
 UPSTREAM_REQUESTS = Counter("weir_upstream_requests_total", "How do upstreams answer?", ["upstream", "status"])
 FAILOVERS = Counter("weir_failovers_total", "How often was a request sent on to another upstream?", ["upstream"])
+FALLBACKS = Counter(
+    "weir_fallbacks_total", "How often did another model serve in place of the one asked for?", ["model", "fallback"]
+)
 UPSTREAM_OPEN = Gauge(
     "weir_upstream_open", "How many requests are at each upstream now?", ["upstream"], multiprocess_mode="livesum"
+)
+UPSTREAM_USABLE = Gauge(
+    "weir_upstream_usable",
+    "Which models can be asked for at which upstreams (1), by the worker that says no (0) if one does?",
+    ["upstream", "model"],
+    multiprocess_mode="livemin",
+)
+CREDENTIAL_REFUSED = Counter(
+    "weir_upstream_credential_refused_total", "How often did a provider refuse the operator's credential?", ["upstream"]
+)
+UPSTREAM_LIMITED = Counter(
+    "weir_upstream_limited_total", "How often was an upstream passed over because it was at its limit?", ["upstream"]
+)
+QUEUE_WAITING = Gauge(
+    "weir_queue_waiting", "How many requests wait for room at an upstream now?", ["model"], multiprocess_mode="livesum"
 )
 SETTLES_RETAINED = Gauge(
     "weir_settles_retained", "How many ended requests wait for Redis to take their charge?", multiprocess_mode="livesum"

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway import admission, surface
+from gateway import admission, standins, surface
 from gateway.admission import Admission
 from gateway.catalogues import Catalogues, Snapshot
 from gateway.dialects import listing
@@ -74,7 +74,7 @@ class OwnRoutes:
         return [
             model
             for name, model in sorted(opened.book.models.items())
-            if (not allowed or name in allowed) and (dialect is None or admission.speaks(opened, model, dialect))
+            if (not allowed or name in allowed) and (dialect is None or standins.speaks(opened, model, dialect))
         ]
 
     async def healthz(self, _request: Request) -> Response:

@@ -20,7 +20,9 @@ from gateway.refusals import Code, Refusal, unavailable
 from gateway.relay import Relay, Request
 from gateway.settler import Settler
 from gateway.surface import Served
-from gateway.upstream.attempts import Pools, Search
+from gateway.upstream.attempts import Search
+from gateway.upstream.choice import Want
+from gateway.upstream.pools import Pools
 from ledger import log, request_id, tally
 
 
@@ -112,8 +114,10 @@ class Proxy:
     async def _forward(
         self, ticket: Ticket, request: Request, headers: Headers, cycle: Cycle, send: Any, began: float
     ) -> None:
-        able = self._pools.able(ticket.model, ticket.opened, request.dialect)
-        search = Search(self._pools, able, request.asked.sticky)
+        models = (ticket.model, *(each.model for each in ticket.standins))
+        stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
+        want = Want(ticket.tokens, request.asked.sticky)
+        search = Search(self._pools, stages, want, self._pools.line(ticket.model))
         relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
         self._flights.add(relay)
         try:
@@ -124,8 +128,9 @@ class Proxy:
             raise
         finally:
             self._flights.remove(relay)
-            self._settler.put(relay.settlement())  # no await here: nothing can come between the end and its charge
-            search.close()
+            ended = relay.settlement()
+            self._settler.put(ended)  # no await here: nothing can come between the end and its charge
+            search.close(ended.tokens or 0)
 
 
 def _read(dialect: Dialect, endpoint: Endpoint, call: Call) -> Request:

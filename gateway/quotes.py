@@ -5,6 +5,7 @@ rate that may apply (wire.md 8, design.md section 4).
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.dialects.shape import Asked
@@ -32,16 +33,17 @@ class Quote(NamedTuple):
     """Output tokens as a rate limit counts them at first."""
 
 
-def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int) -> Quote:
-    """The dearest ways in which this request could be billed."""
-    most = model.max_output_tokens if asked.writes else 0
+def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, fallbacks: Sequence[Model] = ()) -> Quote:
+    """The dearest ways in which this request could be billed, by the model or one that serves in its place."""
+    models = (model, *fallbacks)
+    most = max(each.max_output_tokens for each in models) if asked.writes else 0
     if asked.cap is not None:
         caps = [min(asked.cap, most)]
     elif not asked.capped or not asked.writes:
         caps = [most]
     else:
-        caps = [most, *(cap for cap in CAPS if floor(model) <= cap < most)]
-    amounts = [_amount(model, asked, body_bytes, markup_ppm, cap) for cap in caps]
+        caps = [most, *(cap for cap in CAPS if max(map(floor, models)) <= cap < most)]
+    amounts = [_dearest(models, asked, body_bytes, markup_ppm, cap) for cap in caps]
     return Quote(amounts, caps, min(caps[-1], asked.cap or FLOOR) * asked.choices)
 
 
@@ -53,6 +55,10 @@ def floor(model: Model) -> int:
 def must_say(model: Model, asked: Asked, cap: int) -> bool:
     """Whether Weir has to set this cap in the request, for the provider to keep to it or because it must have one."""
     return asked.cap is None and asked.capped and asked.writes and (cap < model.max_output_tokens or asked.needs_cap)
+
+
+def _dearest(models: Sequence[Model], asked: Asked, body_bytes: int, markup_ppm: int, cap: int) -> int:
+    return max([_amount(each, asked, body_bytes, markup_ppm, min(cap, each.max_output_tokens)) for each in models])
 
 
 def _amount(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, cap: int) -> int:
@@ -70,14 +76,14 @@ def _amount(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, cap: i
     return min(quote_nanos(model.price, bound, markup_ppm=markup_ppm), MAX_NANOS)
 
 
-def affordable_cap(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, *, left: int) -> int:
+def affordable_cap(models: Sequence[Model], asked: Asked, body_bytes: int, markup_ppm: int, *, left: int) -> int:
     """The largest output cap below the caller's own that `left` nano-USD cover; 0 if there is none."""
     if asked.cap is None or not asked.writes:
         return 0
-    low, high = 0, min(asked.cap, model.max_output_tokens)
+    low, high = 0, min(asked.cap, max(each.max_output_tokens for each in models))
     while low < high:
         middle = (low + high + 1) // 2
-        fits = _amount(model, asked, body_bytes, markup_ppm, middle) <= left
+        fits = _dearest(models, asked, body_bytes, markup_ppm, middle) <= left
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

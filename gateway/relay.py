@@ -21,7 +21,7 @@ from gateway.headers import Headers, rate_limits, to_caller
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
 from gateway.upstream.attempts import Search
-from gateway.upstream.client import Answer
+from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
 from ledger.settlement import Settlement
 
@@ -50,7 +50,7 @@ class Relay:
     def __init__(self, ticket: Ticket, request: Request, search: Search, *, began: float, drain_s: float) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
-        self._ticket = ticket
+        self._admitted = self._ticket = ticket
         self._request = request
         self._search = search
         self._began = began
@@ -92,9 +92,11 @@ class Relay:
         chosen = self._search.chosen
         return chosen.upstream.name if chosen else ""
 
-    def _write(self, model: str) -> Outgoing:
+    def _write(self, chosen: Chosen) -> Outgoing:
+        """The request as it is sent there; from now on it is a matter of the model that serves it there."""
         _, endpoint, call, asked = self._request
-        return endpoint.write(call, asked, model=model, cap=self._ticket.set_cap)
+        self._ticket = self._admitted.served_by(chosen.model)
+        return endpoint.write(call, asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
     async def _relay(self, response: Answer, send: Any) -> None:
         self._status = response.status
@@ -103,6 +105,8 @@ class Relay:
             return
         kind = _value(response.headers, b"content-type").lower()
         streamed = kind.startswith(b"text/event-stream") or self._request.asked.streamed
+        if self._ticket.facts.fallback_model is not None:
+            tally.count(metrics.FALLBACKS, self._admitted.model.name, self._ticket.model.name)
         meter = self._meter = self._request.endpoint.meter(self._request.asked, kind)
         tier = _TIER_HEADERS.get(self._request.dialect.name)
         self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
@@ -192,6 +196,8 @@ class Relay:
         ticket = self._ticket
         headers = to_caller(response.headers)
         headers.append((b"x-weir-request-id", self.rid.encode()))
+        if ticket.facts.fallback_model is not None:
+            headers.append((b"x-weir-fallback-model", ticket.facts.fallback_model.encode()))
         if ticket.set_cap is not None:
             headers.append((b"x-weir-output-cap", str(ticket.set_cap).encode()))
         rpm, tpm = ticket.snapshot.limits

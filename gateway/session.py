@@ -8,7 +8,7 @@ ends. On `/responses` each frame that asks is admitted before it is passed on.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection
@@ -23,13 +23,13 @@ from gateway.dialects.openai.realtime import Ended, Realtime, ResponsesSocket
 from gateway.dialects.shape import Asked, Dialect
 from gateway.flights import Flights
 from gateway.headers import Headers
-from gateway.legs import CallerLeft, Leg, close_both, event_of, next_frame
+from gateway.legs import CallerLeft, Leg, carried, close_both, event_of
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.settler import Settler
-from gateway.upstream.attempts import Pools
-from gateway.upstream.choice import choose
+from gateway.upstream.choice import Want
 from gateway.upstream.client import Chosen
-from gateway.upstream.socket import open_socket
+from gateway.upstream.dialer import Dialer, Hello
+from gateway.upstream.pools import Pools
 from ledger import request_id, tally
 
 POLICY, WENT_WRONG, GOING_AWAY, NORMAL = 1008, 1011, 1001, 1000
@@ -64,6 +64,9 @@ class Session:
         self._over.set()
         self._upstream: ClientConnection | None = None
         self._chosen: Chosen | None = None
+        self._able: Sequence[Chosen] = ()
+        self._early: str | bytes | None = None
+        self._dialer = Dialer(house.pools, house.context, dialect, self._headers, public_only=house.public_only)
 
     async def _identify(self, kind: Realtime | ResponsesSocket) -> None:
         await self._receive()  # websocket.connect
@@ -75,7 +78,7 @@ class Session:
     async def _hold(self, kind: Realtime | ResponsesSocket, asked: Asked, frame: bytes = b"") -> int | None:
         """Hold what the next response can cost; the cap that Weir sets, if any. The first has the session's id."""
         house, rid = self._house, self._rid
-        wish = Wish(self._dialect, kind, asked, frame)
+        wish = Wish(self._dialect, kind, asked, frame, alone=True)
         if house.settler.full:
             raise unavailable()
         try:
@@ -86,41 +89,48 @@ class Session:
                 raise unavailable() from None
             raise
         self._rid = request_id.new()
-        try:
-            pools = house.pools
-            able = pools.able(ticket.model, ticket.opened, self._dialect)
-            chosen: Chosen | None
-            if self._chosen is None:
-                chosen = choose(able, pools.health, (), None)
-            else:
-                upstream = self._chosen.upstream.id
-                chosen = next((each for each in able if each.upstream.id == upstream), None)
-            if chosen is None:
-                raise Refusal(
-                    Code.INVALID_REQUEST, "This model has another upstream; open a session of its own for it."
-                )
-        except Refusal:
-            house.settler.put(void(rid, ticket.place, wish, ticket.facts))
-            raise
-        self._chosen = chosen
-        self._leg = Leg(ticket, chosen.upstream)
+        self._leg = Leg(ticket)
         house.flights.add(self._leg)
+        self._able = house.pools.able(ticket.model, ticket.opened, self._dialect)
+        if self._chosen is not None:
+            self._stay(self._leg, self._chosen)
         return ticket.set_cap
+
+    def _stay(self, leg: Leg, there: Chosen) -> None:
+        """The next response of a session comes from where it is connected."""
+        self._chosen = next((each for each in self._able if each.upstream.id == there.upstream.id), None)
+        if self._chosen is None:
+            self._chosen = there
+            self._settle("refused_upstream")
+            raise Refusal(Code.INVALID_REQUEST, "This model has another upstream; open a session of its own for it.")
+        self._begin(leg, self._chosen)
+
+    def _begin(self, leg: Leg, chosen: Chosen) -> None:
+        leg.upstream = chosen.upstream
+        self._house.pools.health.rooms.begin(chosen.upstream.id, leg.tokens.total)
 
     def _settle(self, outcome: str, ended: Ended | None = None) -> None:
         """The response has ended, however it did."""
         leg, self._leg = self._leg, None
         if leg is not None:
             self._house.flights.remove(leg)
-            self._house.settler.put(leg.end(outcome, ended))
+            bill = leg.end(outcome, ended)
+            self._house.settler.put(bill)
+            if leg.upstream is not None:
+                self._house.pools.health.rooms.end(leg.upstream.id, leg.tokens.total, bill.tokens or 0)
         self._over.set()
 
-    async def _connect(self, path: str) -> None:
-        assert self._chosen is not None
-        house = self._house
-        self._upstream = await open_socket(
-            house.context, self._chosen, self._dialect, path, self._headers, public_only=house.public_only
-        )
+    async def _connect(self, path: Callable[[Chosen], str], hello: Hello) -> None:
+        """To one that answers; the session stays there."""
+        leg = self._leg
+        assert leg is not None
+        try:
+            line = await self._dialer.dial(self._able, Want(leg.tokens), path, hello)
+        except Refusal:
+            self._settle("refused_upstream")
+            raise
+        self._chosen, self._upstream, self._early = line
+        self._begin(leg, line.chosen)
 
     async def _accept(self) -> None:
         offered = self._scope.get("subprotocols") or []
@@ -184,7 +194,8 @@ class Session:
         assert upstream is not None
         left = False
         while True:
-            frame, message = await next_frame(upstream)
+            early, self._early = self._early, None
+            frame, message = carried(await upstream.recv() if early is None else early)
             leg = self._leg
             if leg is not None:
                 leg.pass_on(frame)

@@ -3,6 +3,8 @@
 from typing import Any
 from urllib.parse import parse_qs
 
+from websockets.asyncio.client import ClientConnection
+
 from gateway.dialects.body import BadBody
 from gateway.dialects.openai import realtime
 from gateway.dialects.openai.realtime import Ended, Realtime, ResponsesSocket
@@ -10,6 +12,11 @@ from gateway.dialects.shape import Asked
 from gateway.legs import event_of, frames_of_caller
 from gateway.refusals import Code, Refusal
 from gateway.session import Session
+from gateway.upstream.client import Chosen
+
+
+async def _nothing(_chosen: Chosen, _upstream: ClientConnection) -> None:
+    """In a realtime session the provider speaks first."""
 
 
 class RealtimeSession(Session):
@@ -24,12 +31,12 @@ class RealtimeSession(Session):
         self._asked = kind.ask(models[0])
         await self._hold(kind, self._asked)
         try:
-            assert self._chosen is not None
-            await self._connect(f"{kind.path}?model={self._chosen.target.model}")
+            await self._connect(lambda chosen: f"{kind.path}?model={chosen.target.model}", _nothing)
             await self._accept()
             await self._converse()
         finally:
             self._settle("client_left")
+            self._dialer.leave()
 
     def _ended(self, event: dict[str, Any]) -> Ended | None:
         return self._kind.ended(event)
@@ -56,15 +63,15 @@ class ResponsesSession(Session):
         self._own: set[str] = set()
         await self._identify(self._kind)
         await self._accept()
-        frames = frames_of_caller(self._receive)
-        async for frame in frames:
-            if await self._ask(frame):
-                break
+        self._frames = frames_of_caller(self._receive)
         try:
-            self._frames = frames
+            async for frame in self._frames:
+                if await self._ask(frame):
+                    break
             await self._converse()
         finally:
             self._settle("client_left")
+            self._dialer.leave()
 
     def _ended(self, event: dict[str, Any]) -> Ended | None:
         answered = realtime.answered_id(event)
@@ -91,12 +98,15 @@ class ResponsesSession(Session):
                 )
             asked = self._read(body)
             cap = await self._hold(self._kind, asked, body)
-            assert self._chosen is not None
+
+            async def say(chosen: Chosen, upstream: ClientConnection) -> None:
+                await upstream.send(self._kind.write(body, asked, model=chosen.target.model, cap=cap).decode())
+
             if self._upstream is None:
-                await self._connect(self._kind.path)
-            out = self._kind.write(body, asked, model=self._chosen.target.model, cap=cap)
-            assert self._upstream is not None
-            await self._upstream.send(out.decode())
+                await self._connect(lambda _: self._kind.path, say)
+            else:
+                assert self._chosen is not None
+                await say(self._chosen, self._upstream)
         except Refusal as refusal:
             if self._leg is not None and not self._leg.begun and refusal.code is not Code.CONCURRENCY_LIMIT_EXCEEDED:
                 self._settle("refused_upstream")

@@ -210,10 +210,11 @@ def count(s: Settlement, ended: Ended) -> None:
     tally.count(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)
     if s.void:
         return
-    tally.count(metrics.CHARGE_NANOS, provider, f.model, by=ended.charge_nanos)
+    model = f.fallback_model or f.model
+    tally.count(metrics.CHARGE_NANOS, provider, model, by=ended.charge_nanos)
     for bucket, number in f.usage.items():
         if isinstance(number, int):
-            tally.count(metrics.TOKENS, provider, f.model, bucket, by=number)
+            tally.count(metrics.TOKENS, provider, model, bucket, by=number)
     if f.estimated:
         tally.count(metrics.ESTIMATED, provider)
     if ended.shortfall_nanos:

@@ -8,7 +8,22 @@ import msgspec
 
 from ledger.prices import Price
 
-PROVIDERS = ("openai", "anthropic", "gemini", "xai", "openai_compatible")
+FAMILIES = {
+    "openai": "openai",
+    "xai": "openai",
+    "openai_compatible": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+}
+"""Which dialect each provider speaks."""
+
+
+class UpstreamLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What all gateways together may send to one upstream; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
 
 
 class Upstream(msgspec.Struct, frozen=True):
@@ -24,6 +39,7 @@ class Upstream(msgspec.Struct, frozen=True):
     priority: int = 0
     region: str = ""
     first_byte_timeout_s: float | None = None
+    limits: UpstreamLimits = UpstreamLimits()
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -34,7 +50,11 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A public name, what it costs, and where it is served."""
+    """A public name, what it costs, and where it is served.
+
+    `fallbacks`: models that serve in its place, in this order, while none of its upstreams can.
+    `queue_size` requests may wait, each for at most `queue_timeout_s`, while every upstream is at its limit.
+    """
 
     name: str
     targets: tuple[Target, ...]
@@ -43,6 +63,9 @@ class Model(msgspec.Struct, frozen=True):
     max_input_tokens: int
     reasons: bool = False
     allow_stored: bool = False
+    fallbacks: tuple[str, ...] = ()
+    queue_size: int = 0
+    queue_timeout_s: float = 0.0
 
 
 class Catalogue(msgspec.Struct, frozen=True):

@@ -11,7 +11,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows of a request when it ends, or, in an abandoned one, knew when it began.
 
     `markup_ppm`: the factor of the account's plan on the price, in millionths; 0 for an endpoint that costs nothing. With
-    it, the price version and the usage, anyone can compute the charge again (repricing.py).
+    it, the price version and the usage, anyone can compute the charge again (repricing.py). `model` is the one that was
+    asked for; where another one served in its place, that is `fallback_model`, and the price version is its. `served_model`
+    is what the provider says.
     """
 
     account: str
@@ -36,6 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
     free: bool = False
+    fallback_model: str | None = None
 
 
 _encoder = msgspec.json.Encoder()

@@ -141,6 +141,7 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
             priority=d["priority"],
             region=d.get("region", ""),
             first_byte_timeout_s=d.get("first_byte_timeout_s"),
+            limits=msgspec.convert(d.get("limits", {}), catalogue.UpstreamLimits),
         )
         async for d in cold.upstreams.find(session=session)
     }
@@ -153,6 +154,9 @@ async def build(cold: ColdBook, version: int, session: Any = None) -> catalogue.
             max_input_tokens=d["max_input_tokens"],
             reasons=d.get("reasons", False),
             allow_stored=d.get("allow_stored", False),
+            fallbacks=tuple(d.get("fallbacks", ())),
+            queue_size=d.get("queue_size", 0),
+            queue_timeout_s=d.get("queue_timeout_s", 0.0),
         )
         async for d in cold.models.find(session=session)
     }

@@ -49,6 +49,7 @@ class Settings:
     admin_addr: Address
     ops_addr: Address
     workers: int
+    gateways: int
     admin_token: str = field(repr=False)
     allow_private_upstreams: bool
     grace_s: float
@@ -79,6 +80,7 @@ def load(environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()
         admin_addr=reader.address("WEIR_ADMIN_ADDR", "127.0.0.1:8081"),
         ops_addr=reader.address("WEIR_OPS_ADDR", "127.0.0.1:9464"),
         workers=reader.integer("WEIR_WORKERS", 1, least=1, most=256),
+        gateways=reader.integer("WEIR_GATEWAYS", 1, least=1, most=10_000),
         admin_token=reader.text("WEIR_ADMIN_TOKEN", ""),
         allow_private_upstreams=reader.switch("WEIR_ALLOW_PRIVATE_UPSTREAMS"),
         grace_s=reader.number("WEIR_GRACE_S", 30, least=0, most=3600),

@@ -9,6 +9,7 @@ from gateway.bill import End, settlement
 from gateway.catalogues import Opened, Snapshot
 from gateway.dialects.meter import Meter
 from gateway.dialects.shape import Asked, Operation
+from gateway.upstream.quota import Tokens
 from ledger.catalogue import Catalogue, Model, Upstream
 from ledger.facts import Facts
 from ledger.hot import Admitted, Place
@@ -54,12 +55,14 @@ def ticket(priced: Priced, endpoint: Operation, asked: Asked, body: bytes, *, ch
         rid="0" * 32,
         place=PLACE,
         model=model,
+        standins=(),
         opened=OPENED,
         snapshot=snapshot,
         admitted=Admitted(choice, 0 if endpoint.free else amount, 1, 0, 0, 0, 0),
         set_cap=cap if quotes.must_say(model, asked, cap) and not endpoint.free else None,
         input_estimate=quotes.estimate(body, asked),
         most_output=cap * asked.choices,
+        tokens=Tokens(quotes.estimate(body, asked), quote.likely_output),
         facts=facts,
         costs_nothing=endpoint.free,
     )

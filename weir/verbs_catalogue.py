@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weir.asking import Json, Once, Usd, asked, given, show
+from weir.asking import Concurrency, Json, Once, PerMinute, TokensPerMinute, Usd, asked, given, show
 from weir.client import path
 from weir.price_lines import price_table
 from weir.tables import Row, lines
@@ -34,6 +34,13 @@ def model_add(
     rate: Annotated[list[str] | None, typer.Option(help="any other, such as cache_write_5m=3.75; repeatable")] = None,
     markup: Annotated[str | None, typer.Option(help="a factor on every price, such as 1.2")] = None,
     reasons: Annotated[bool, typer.Option("--reasons", help="the model thinks before it answers")] = False,
+    fallback: Annotated[
+        list[str] | None, typer.Option(help="a model that serves in its place when it cannot be served; repeatable")
+    ] = None,
+    queue_size: Annotated[
+        int | None, typer.Option(help="requests that may wait while every upstream is at its limit; 0 if not given")
+    ] = None,
+    queue_timeout: Annotated[float | None, typer.Option(help="seconds that each may wait; 10 if not given")] = None,
     as_json: Json = False,
 ) -> None:
     """Add a model with its price, or replace it."""
@@ -55,6 +62,9 @@ def model_add(
         "max_input_tokens": max_input_tokens,
         "markup": markup,
         "reasons": reasons,
+        "fallbacks": fallback,
+        "queue_size": queue_size,
+        "queue_timeout_s": queue_timeout,
     }
     with asked() as api:
         show(api.call("PUT", path("models", name), body=body), as_json, _model_lines)
@@ -71,6 +81,12 @@ def upstream_add(
     weight: int | None = None,
     priority: int | None = None,
     on_client_left: Annotated[str | None, typer.Option(help="drain or abort")] = None,
+    first_byte_timeout: Annotated[
+        float | None, typer.Option(help="seconds until another upstream is asked; 600 if not given")
+    ] = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrency: Concurrency = None,
     idempotency_key: Once = None,
     as_json: Json = False,
 ) -> None:
@@ -83,11 +99,14 @@ def upstream_add(
         "weight": weight,
         "priority": priority,
         "on_client_left": on_client_left,
+        "first_byte_timeout_s": first_byte_timeout,
+        "limits": given(
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
+        ),
     }
     with asked() as api:
         made = api.call("POST", path("upstreams"), body=body, idempotency_key=idempotency_key)
-    fields = ("id", "name", "provider", "base_url", "weight", "priority", "on_client_left")
-    show(made, as_json, lambda up: lines([(field.replace("_", " "), up[field]) for field in fields]))
+    show(made, as_json, _upstream_lines)
 
 
 @upstream_app.command("test")
@@ -98,6 +117,12 @@ def upstream_test(name: str, as_json: Json = False) -> None:
     show(came, as_json, _test_lines)
     if not came["ok"]:
         raise typer.Exit(1)
+
+
+def _upstream_lines(up: Row) -> Iterable[str]:
+    fields = ("id", "name", "provider", "base_url", "weight", "priority", "on_client_left")
+    limits = [(name, number) for name, number in up["limits"].items()]
+    yield from lines([(field.replace("_", " "), value) for field, value in [*((f, up[f]) for f in fields), *limits]])
 
 
 def _test_lines(came: Row) -> Iterable[str]:
@@ -117,7 +142,11 @@ def _test_lines(came: Row) -> Iterable[str]:
 
 def _model_lines(model: Row) -> Iterable[str]:
     at = [f"{target['upstream']} ({target['model']})" for target in model["upstreams"]]
-    rest = [("markup", model["markup"]), ("price version", model["price_version"])]
+    rest = [
+        ("fallbacks", model["fallbacks"] or "none"),
+        ("markup", model["markup"]),
+        ("price version", model["price_version"]),
+    ]
     yield from lines([("name", model["name"]), ("upstreams", at), *rest])
     yield ""
     yield from price_table(model["price"])

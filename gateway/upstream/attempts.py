@@ -9,69 +9,50 @@ for the one that answered.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from email.utils import parsedate_to_datetime
 
 from gateway import metrics
-from gateway.catalogues import Opened
 from gateway.dialects.shape import Dialect, Outgoing
 from gateway.headers import Headers
 from gateway.refusals import Refusal, unavailable
-from gateway.upstream.choice import candidates, choose, spot_of
-from gateway.upstream.client import Answer, Chosen, Upstreams
-from gateway.upstream.health import Budget, Health
+from gateway.upstream import quota
+from gateway.upstream.choice import NoRoom, Want, choose, spot_of
+from gateway.upstream.client import Answer, Chosen
+from gateway.upstream.pools import Pools
+from gateway.upstream.waiting import Line
 from ledger import log, tally
-from ledger.catalogue import Model
 
 SEARCH_WITHIN_S = 60.0
-_TOO_MANY, _REFUSED = 429, (401, 402, 403)
-_BROKEN = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
-
-
-class Pools:
-    """All upstreams of this worker, and what it has noticed of them."""
-
-    def __init__(self, upstreams: Upstreams) -> None:
-        self.upstreams = upstreams
-        self.health = Health(time.monotonic)
-        self.budget = Budget()
-        self._version = 0
-        self._able: dict[tuple[str, str], list[Chosen]] = {}
-
-    def able(self, model: Model, opened: Opened, dialect: Dialect) -> list[Chosen]:
-        """Where a model can be served; worked out once for a catalogue."""
-        if opened.book.version != self._version:
-            self._able.clear()
-            self._version = opened.book.version
-        key = (model.name, dialect.name)
-        found = self._able.get(key)
-        if found is None:
-            found = self._able[key] = candidates(model, opened, dialect)
-        return found
+TOO_MANY, REFUSED = 429, (401, 402, 403)
+BROKEN = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
 
 
 class Search:
-    """One request's way to an answer. `chosen` is where it was asked last; `close` must be called when all is over."""
+    """One request's way to an answer. `chosen` is where it was asked last; `close` must be called when all is over.
 
-    def __init__(self, pools: Pools, able: Sequence[Chosen], sticky: str | None) -> None:
+    `stages`: where it may be asked, the next only when nobody of the one before can serve. `line`: where it may wait.
+    """
+
+    def __init__(self, pools: Pools, stages: Sequence[Sequence[Chosen]], want: Want, line: Line | None = None) -> None:
         self._pools = pools
-        self._able = able
-        self._sticky = sticky
+        self._stages = stages
+        self._want = want
+        self._line = line
         self._tried: list[Chosen] = []
         self._until = time.monotonic() + SEARCH_WITHIN_S
         self.chosen: Chosen | None = None
         pools.budget.earn()
 
     async def answer(
-        self, dialect: Dialect, headers: Headers, write: Callable[[str], Outgoing], *, form: bool
+        self, dialect: Dialect, headers: Headers, write: Callable[[Chosen], Outgoing], *, form: bool
     ) -> Answer:
         """The first answer that is worth passing on, its body still to be read; Refusal if there is none.
 
-        `write`: the request under a model's name.
+        `write`: the request as it is sent there.
         """
         last: Answer | Refusal | None = None
         while True:
             try:
-                chosen = self._next()
+                chosen = await self._first() if last is None else self._next()
             except Refusal as refusal:
                 if isinstance(last, Refusal) or last is None:
                     raise last or refusal from None
@@ -80,7 +61,7 @@ class Search:
                 await last.aclose()
             if last is not None:
                 tally.count(metrics.FAILOVERS, chosen.upstream.name)
-            last = await self._ask(chosen, dialect, headers, write(chosen.target.model), form=form)
+            last = await self._ask(chosen, dialect, headers, write(chosen), form=form)
             if not isinstance(last, Refusal) and not self._is_failure(chosen, last):
                 return last
             if not self._may_go_on():
@@ -88,20 +69,45 @@ class Search:
                     raise last
                 return last
 
+    async def _first(self) -> Chosen:
+        """Where to ask first; if that takes waiting and there is a line for it, after a while."""
+        pools, line = self._pools, self._line
+        pools.waiting.serve()  # who waits comes first
+        self._note_limits()
+        if line is None:
+            return self._next()
+        self._want = self._want._replace(patient=True)
+        went = await pools.waiting.turn(line, self)
+        self._want = self._want._replace(patient=False)
+        self._until = time.monotonic() + SEARCH_WITHIN_S
+        return self.chosen if went and self.chosen is not None else self._next()
+
+    def go(self) -> float | None:
+        """A Waiter's turn: take a place if there is one."""
+        try:
+            self._next()
+        except NoRoom as full:
+            return full.retry_after_s
+        return None
+
     def _next(self) -> Chosen:
-        if len(self._able) == 1 and not self._tried:
-            chosen = self._able[0]  # there is no other to spare it for: what it says is passed on
-        else:
-            chosen = choose(self._able, self._pools.health, self._tried, self._sticky)
+        chosen = choose(self._stages, self._pools.health, self._tried, self._want)
         self._leave()
         self._tried.append(chosen)
         self.chosen = chosen
-        self._pools.health.begin(spot_of(chosen))
-        tally.move(metrics.UPSTREAM_OPEN, chosen.upstream.name, by=1)
+        self._pools.take(chosen, self._want.tokens)
         return chosen
 
+    def _note_limits(self) -> None:
+        health = self._pools.health
+        if health.rooms:
+            for each in self._stages[0]:
+                if health.room_in_s(spot_of(each), self._want.tokens):
+                    tally.count(metrics.UPSTREAM_LIMITED, each.upstream.name)
+
     def _may_go_on(self) -> bool:
-        return len(self._tried) < len(self._able) and time.monotonic() < self._until and self._pools.budget.spend()
+        more = len(self._tried) < sum(map(len, self._stages))
+        return more and time.monotonic() < self._until and self._pools.budget.spend()
 
     async def _ask(
         self, chosen: Chosen, dialect: Dialect, headers: Headers, outgoing: Outgoing, *, form: bool
@@ -120,44 +126,33 @@ class Search:
         except Refusal as refusal:
             self._pools.health.failed(spot_of(chosen))
             return refusal
-        if found.status not in _BROKEN:
+        if found.status not in BROKEN:
             self._pools.health.answered(spot_of(chosen), time.monotonic() - began)
+        said = quota.read(found.headers, time.time())
+        if said:
+            self._pools.health.told(spot_of(chosen), said)
         return found
 
     def _is_failure(self, chosen: Chosen, answer: Answer) -> bool:
         """Note what a status says of an upstream; whether another should be asked."""
         health, spot = self._pools.health, spot_of(chosen)
-        if answer.status == _TOO_MANY:
-            health.cool(spot, retry_after_s(answer.headers))
-        elif answer.status in _REFUSED:
+        if answer.status == TOO_MANY:
+            health.cool(spot, quota.retry_after_s(answer.headers, time.time()))
+        elif answer.status in REFUSED:
             log.get().error("upstream_refused", upstream=chosen.upstream.name, status=answer.status)
+            tally.count(metrics.CREDENTIAL_REFUSED, chosen.upstream.name)
             health.refuse(chosen.upstream.id, chosen.credential)
-        elif answer.status in _BROKEN:
+        elif answer.status in BROKEN:
             health.failed(spot)
         else:
             return False
         return True
 
-    def _leave(self) -> None:
+    def _leave(self, used: int = 0) -> None:
         if self.chosen is not None:
-            self._pools.health.end(spot_of(self.chosen))
-            tally.move(metrics.UPSTREAM_OPEN, self.chosen.upstream.name, by=-1)
-            self.chosen = None
+            left, self.chosen = self.chosen, None  # first: whoever gets the place may look at us
+            self._pools.leave(left, self._want.tokens, used=used)
 
-    def close(self) -> None:
-        """The request is over, however it went."""
-        self._leave()
-
-
-def retry_after_s(headers: Headers) -> float | None:
-    """How long a provider wants to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date."""
-    named = dict(headers)
-    for name, each in ((b"retry-after-ms", 1000.0), (b"retry-after", 1.0)):
-        try:
-            return max(float(named[name]) / each, 0.0)
-        except (KeyError, ValueError):
-            continue
-    try:
-        return max(parsedate_to_datetime(named[b"retry-after"].decode("latin-1")).timestamp() - time.time(), 0.0)
-    except (KeyError, ValueError, OverflowError):
-        return None
+    def close(self, used: int = 0) -> None:
+        """The request is over, however it went, and has used so many tokens."""
+        self._leave(used)

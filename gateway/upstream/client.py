@@ -142,12 +142,21 @@ def make_sender(kind: str, context: ssl.SSLContext, *, public_only: bool) -> Sen
     )
 
 
+class Spot(NamedTuple):
+    """A model at an upstream."""
+
+    upstream: str
+    model: str
+
+
 class Chosen(NamedTuple):
-    """Where a request goes."""
+    """Where a request goes. `model`: the public name of the model that serves it there; `spot`: what is kept of it there."""
 
     upstream: Upstream
     target: Target
     credential: str
+    model: str = ""
+    spot: Spot | None = None
 
 
 class Upstreams:

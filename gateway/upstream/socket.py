@@ -18,6 +18,15 @@ MAX_FRAME = 32 * 1024 * 1024
 _SWITCHED = 101
 
 
+class NotSwitched(Refusal):
+    """The upstream answered with a status instead of a session."""
+
+    def __init__(self, status: int, headers: Headers) -> None:
+        super().__init__(Code.UPSTREAM_ERROR, f"The upstream refused the session with status {status}.")
+        self.status = status
+        self.headers = headers
+
+
 class _Connect(connect):
     """A provider's address is the operator's to say: nobody is followed elsewhere with the operator's credential."""
 
@@ -53,7 +62,8 @@ async def open_socket(
         status = error.response.status_code
         tally.count(metrics.UPSTREAM_REQUESTS, name, str(status))
         log.get().error("upstream_refused", upstream=name, status=status)
-        raise Refusal(Code.UPSTREAM_ERROR, f"The upstream refused the session with status {status}.") from None
+        said = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.response.headers.raw_items()]
+        raise NotSwitched(status, said) from None
     except (OSError, TimeoutError, InvalidHandshake) as error:
         tally.count(metrics.UPSTREAM_REQUESTS, name, "connect")
         log.get().warning("upstream_failed", upstream=name, status="connect", exc=error)

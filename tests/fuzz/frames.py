@@ -40,7 +40,8 @@ def check(tape: Tape) -> None:
         REALTIME.ask("m") if kind is REALTIME else SOCKET.ask(b'{"type":"response.create","model":"m","input":"Hi"}')
     )
     ticket = billing.ticket(PRICED, kind, asked, b"")
-    leg = Leg(ticket, billing.UPSTREAM)
+    leg = Leg(ticket)
+    leg.upstream = billing.UPSTREAM
     written, ended = 0, None
     for _ in range(1 + tape.number(4)):
         frame = mutated(tape, tape.pick(FRAMES), FRAMES)

@@ -70,7 +70,7 @@ async def test_upstreams_refuse(api: Api) -> None:
     ] == "upstream_exists"
     changes: list[dict[str, Any]] = [
         *({"name": "a b"}, {"provider": "acme"}, {"credential": ""}, {"credential": "a b"}, {"credential": "a\nb"}),
-        *({"weight": -1}, {"on_client_left": "stay"}, {"limits": {"concurrency": 1}}, {"more": 1}),
+        *({"weight": -1}, {"on_client_left": "stay"}, {"limits": {"concurrency": 0}}, {"more": 1}),
         *({"base_url": "http://api.openai.com"}, {"base_url": "https://127.0.0.1/v1"}, {"base_url": "https://x"}),
     ]
     for change in changes:
@@ -81,6 +81,58 @@ async def test_upstreams_refuse(api: Api) -> None:
     for method in ("GET", "DELETE"):
         await api(method, "/upstreams/up_nobody", status=404)
     await api("PATCH", "/upstreams/up_nobody", {"weight": 1}, status=404)
+
+
+async def test_an_upstreams_limits_are_merged_and_in_force(api: Api, opened: Link) -> None:
+    body = {**UPSTREAM, "limits": {"requests_per_minute": 60, "concurrency": 5}}
+    made = await api("POST", "/upstreams", body, status=201)
+    assert made["limits"] == {"requests_per_minute": 60, "concurrency": 5}
+    one = f"/upstreams/{made['id']}"
+    changed = await api("PATCH", one, {"limits": {"concurrency": None, "tokens_per_minute": 900}})
+    assert changed["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 900}
+    assert (await api("PATCH", one, {"weight": 2}))["limits"] == changed["limits"]
+    assert (await in_force(opened)).upstreams[made["id"]].limits == catalogue.UpstreamLimits(
+        requests_per_minute=60, tokens_per_minute=900
+    )
+    for limits in ({"requests": 1}, {"concurrency": -1}, {"tokens_per_minute": 1.5}):
+        await api("PATCH", one, {"limits": limits}, status=422)
+
+
+async def test_a_models_line(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    form = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 9}
+    made = await api("PUT", "/models/m", {**form, "queue_size": 20, "queue_timeout_s": 2.5}, status=201)
+    assert (made["queue_size"], made["queue_timeout_s"]) == (20, 2.5)
+    served = (await in_force(opened)).models["m"]
+    assert (served.queue_size, served.queue_timeout_s) == (20, 2.5)
+    assert (await api("PUT", "/models/m", form))["queue_size"] == 0
+    for wrong in ({"queue_size": -1}, {"queue_timeout_s": 0}, {"queue_timeout_s": 601}):
+        await api("PUT", "/models/m", {**form, **wrong}, status=422)
+
+
+async def test_fallbacks_are_models_of_the_dialect_and_never_come_back(api: Api, opened: Link) -> None:
+    await api("POST", "/upstreams", UPSTREAM, status=201)
+    await api("POST", "/upstreams", {**UPSTREAM, "name": "claude", "provider": "anthropic"}, status=201)
+    form = {"upstreams": [{"upstream": "openai", "model": "m"}], "price": PRICE, "max_output_tokens": 9}
+    for name in ("a", "b", "c"):
+        await api("PUT", f"/models/{name}", form, status=201)
+    other = {**form, "upstreams": [{"upstream": "claude", "model": "m"}]}
+    await api("PUT", "/models/other", other, status=201)
+    made = await api("PUT", "/models/a", {**form, "fallbacks": ["c", "b"]})
+    assert made["fallbacks"] == ["c", "b"]
+    assert (await in_force(opened)).models["a"].fallbacks == ("c", "b")
+    await api("PUT", "/models/b", {**form, "fallbacks": ["c"]})
+    wrong = {
+        "itself": ("c", ["c"]), "cycle": ("c", ["b"]), "no model": ("c", ["nobody"]), "another dialect": ("c", ["other"]),
+        "twice": ("b", ["c", "c"]),
+    }  # fmt: skip
+    for word, (name, fallbacks) in wrong.items():
+        problem = await api("PUT", f"/models/{name}", {**form, "fallbacks": fallbacks}, status=422)
+        assert word in str(problem), problem
+    assert "falls back" in (await api("DELETE", "/models/c", status=409))["detail"]
+    await api("DELETE", "/models/a")
+    await api("DELETE", "/models/b")
+    await api("DELETE", "/models/c")
 
 
 async def test_private_upstreams_when_allowed(cold: ColdBook, opened: Link, vault: Vault) -> None:

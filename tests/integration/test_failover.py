@@ -1,6 +1,7 @@
 """Several upstreams for one model: callers do not notice when one fails, and no request is charged twice."""
 
 import asyncio
+import json
 import uuid
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ import httpx2
 import pytest
 
 from bench.provider import Behaviour, ScriptedProvider
+from tests.faults.http_callers import Connection
 from tests.integration.test_main_job import expected_nanos
 from tests.stack import PRICE, Customer, Stack, eventually, http
 
@@ -220,6 +222,49 @@ async def test_a_change_is_in_force_for_every_later_request(stack: Stack) -> Non
         assert set(statuses) == {200}
         assert here.providers[0].stats.requests - before <= under_way
         assert {seen.credential for seen in here.providers[1].seen} == {"sk-live"}
+
+
+async def test_a_credential_changes_under_load_and_no_request_fails(stack: Stack) -> None:
+    """Two rotations within 2,000 requests; the provider refuses the old credential as soon as nobody can be using it."""
+    async with AsyncExitStack() as stack_of:
+        here = await pool(stack, stack_of, 1)
+        customer, provider = await stack.customer(), here.providers[0]
+        found = await stack.ask("GET", "/upstreams?limit=200")
+        upstream = next(each["id"] for each in found["items"] if each["name"] == here.names[0])
+        host, port = stack.gateway.removeprefix("http://").split(":")
+        body = json.dumps({"model": here.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9})
+        statuses, rounds, stop = Counter[int](), [0] * 8, asyncio.Event()
+
+        async def load(number: int) -> None:
+            line, bearer = Connection(host, int(port)), f"Bearer {customer.key}"
+            while not stop.is_set():
+                answer = await line.post("/openai/v1/chat/completions", body.encode(), authorization=bearer)
+                statuses[answer[0]] += 1
+                rounds[number] += 1
+            line.close()
+
+        async def asked(count: int) -> None:
+            await provider.wait_for(lambda p: p.stats.requests >= count)
+
+        callers = [asyncio.create_task(load(number)) for number in range(len(rounds))]
+        for credential, count in (("sk-second", 700), ("sk-third", 1_400)):
+            await asked(count)
+            provider.accept(None)
+            await stack.ask("PATCH", f"/upstreams/{upstream}", {"credential": credential})
+            seen = rounds.copy()  # who was under way may have the old one: what each of them asks next has not
+
+            async def all_have_asked_again(seen: list[int] = seen) -> bool:
+                return all(now >= before + 2 for now, before in zip(rounds, seen, strict=True))
+
+            await eventually(all_have_asked_again, bool)
+            provider.accept([credential])
+        await asked(2_000)
+        stop.set()
+        await asyncio.gather(*callers)
+        assert set(statuses) == {200}
+        assert statuses.total() == provider.stats.requests >= 2_000
+        assert set(provider.stats.by_credential) == {"sk-0", "sk-second", "sk-third"}
+        assert (await stack.settled(customer.id))["spent_nanos"] == statuses.total() * CHARGE
 
 
 async def test_the_books_balance(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """Which upstream is asked: circuits, cooldowns, refused credentials, the less busy of two, stickiness, and the budget."""
 
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.refusals import Refusal
 from gateway.upstream import health as rules
-from gateway.upstream.attempts import retry_after_s
-from gateway.upstream.choice import choose, spot_of
-from gateway.upstream.client import Chosen
-from gateway.upstream.health import FAILURES_TO_OPEN, Budget, Health, Spot
+from gateway.upstream.choice import Want, choose, spot_of
+from gateway.upstream.client import Chosen, Spot
+from gateway.upstream.health import FAILURES_TO_OPEN, Budget, Health
+from gateway.upstream.quota import retry_after_s
 from ledger.catalogue import Target, Upstream
 
 SPOT = Spot("u", "m")
@@ -116,25 +117,25 @@ def test_a_refused_credential_is_out_until_it_changes(health: Health, clock: Clo
     ],
 )
 def test_how_long_a_provider_wants_to_be_left_alone(headers: list[tuple[bytes, bytes]], seconds: float | None) -> None:
-    assert retry_after_s(headers) == seconds
+    assert retry_after_s(headers, time.time()) == seconds
 
 
 def test_the_first_priority_serves_while_it_can(health: Health) -> None:
     able = [at("a", priority=0), at("b", priority=1)]
-    assert {choose(able, health, (), None).upstream.name for _ in range(20)} == {"a"}
-    assert choose(able, health, able[:1], None).upstream.name == "b"
+    assert {choose([able], health, ()).upstream.name for _ in range(20)} == {"a"}
+    assert choose([able], health, able[:1]).upstream.name == "b"
     health.cool(spot_of(able[0]), 5)
-    assert choose(able, health, (), None).upstream.name == "b"
+    assert choose([able], health, ()).upstream.name == "b"
 
 
 def test_the_less_busy_of_two(health: Health) -> None:
     able = [at("slow"), at("quick")]
     for each, seconds in zip(able, (1.0, 0.01), strict=True):
         health.answered(spot_of(each), seconds)
-    assert {choose(able, health, (), None).upstream.name for _ in range(20)} == {"quick"}
+    assert {choose([able], health, ()).upstream.name for _ in range(20)} == {"quick"}
     for _ in range(200):
         health.begin(spot_of(able[1]))
-    assert choose(able, health, (), None).upstream.name == "slow"
+    assert choose([able], health, ()).upstream.name == "slow"
 
 
 def test_weights_share_what_is_equally_busy(health: Health) -> None:
@@ -142,7 +143,7 @@ def test_weights_share_what_is_equally_busy(health: Health) -> None:
     able = [at("a", weight=3), at("b", weight=1), at("c", weight=1)]
     counts: Counter[str] = Counter()
     for _ in range(3_000):
-        chosen = choose(able, health, (), None)
+        chosen = choose([able], health, ())
         counts[chosen.upstream.name] += 1
     assert counts["a"] > counts["b"] + counts["c"]
 
@@ -150,11 +151,11 @@ def test_weights_share_what_is_equally_busy(health: Health) -> None:
 def test_sticky_requests_stay_and_only_those_of_a_lost_upstream_move(health: Health) -> None:
     able = [at(name) for name in "abc"]
     words = [f"cache-{n}" for n in range(300)]
-    before = {word: choose(able, health, (), word).upstream.name for word in words}
+    before = {word: choose([able], health, (), Want(sticky=word)).upstream.name for word in words}
     assert set(before.values()) == set("abc")
-    assert before == {word: choose(able, health, (), word).upstream.name for word in words}
+    assert before == {word: choose([able], health, (), Want(sticky=word)).upstream.name for word in words}
     health.cool(spot_of(able[0]), 60)
-    after = {word: choose(able, health, (), word).upstream.name for word in words}
+    after = {word: choose([able], health, (), Want(sticky=word)).upstream.name for word in words}
     assert all(after[word] == before[word] for word in words if before[word] != "a")
     assert {after[word] for word in words if before[word] == "a"} == set("bc")
 
@@ -164,7 +165,7 @@ def test_nobody_left_says_when_to_come_back(health: Health) -> None:
     health.cool(spot_of(able[0]), 9)
     health.cool(spot_of(able[1]), 4)
     with pytest.raises(Refusal) as refused:
-        choose(able, health, (), None)
+        choose([able], health, ())
     assert refused.value.code.status == 503
     assert refused.value.retry_after_s == pytest.approx(4.0)
 

@@ -1,0 +1,79 @@
+"""What a request costs Redis, by the server's own count: one admit and one settle, and no other command."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Monitor
+
+from bench.provider import Behaviour
+from ledger import hot
+from tests.integration.test_failover import pool
+from tests.stack import Stack, eventually
+
+NAMES = {script.sha.decode(): script.name for script in hot.SCRIPTS}
+
+
+@pytest.fixture
+async def server(stack: Stack) -> AsyncIterator[Redis]:
+    stores = json.loads((Path(stack.env["WEIR_DATA_DIR"]) / "stores.json").read_text())
+    async with Redis.from_url(stores["redis"]) as client:
+        yield client
+
+
+@asynccontextmanager
+async def alone(stack: Stack) -> AsyncIterator[None]:
+    """The gateway has Redis to itself: the ledger worker stands still, for much less than its lease."""
+    worker = stack.child("ledger")
+    worker.suspend()
+    try:
+        yield
+    finally:
+        worker.resume()
+
+
+async def sent(monitor: Monitor) -> Counter[str]:
+    """The commands that clients have sent between two ECHOs: their first word, and of a script which one it was. What a
+    script calls by itself does not count.
+    """
+    found, echoes = Counter[str](), 0
+    async for each in monitor.listen():
+        word, *more = each["command"].split(" ")
+        echoes += word == "ECHO"
+        if echoes == 2:
+            break
+        if echoes and word != "ECHO" and each["client_type"] != "lua":
+            found[NAMES.get(more[0], more[0]) if word == "EVALSHA" else word] += 1
+    return found
+
+
+async def scripts(server: Redis) -> int:
+    found: Any = await server.info("commandstats")
+    return int(found.get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+async def test_a_request_is_two_scripts_and_no_other_command(stack: Stack, server: Redis) -> None:
+    """Whole, streamed, and with an upstream that fails first; what is known of a key and of the catalogue is read before."""
+    async with AsyncExitStack() as stack_of:
+        here = await pool(stack, stack_of, 2, priority=[0, 1], limits=[{"concurrency": 1_000}, {}])
+        customer = await stack.customer()
+        assert await here.many(customer, 1) == {200: 1}
+        await stack.settled(customer.id)
+        async with alone(stack), server.monitor() as monitor:
+            await server.config_resetstat()
+            await server.echo("begin")
+            assert await here.many(customer, 40) == {200: 40}
+            assert await here.many(customer, 40, stream=True) == {200: 40}
+            here.providers[0].script(Behaviour(status=500))
+            assert await here.many(customer, 20) == {200: 20}
+            assert here.providers[0].stats.requests > 81, "some of the last were asked there first"
+            assert await eventually(lambda: scripts(server), lambda count: count >= 200) == 200
+            await server.echo("end")
+            words = await sent(monitor)
+        del words["INFO"]  # ours
+        assert words == {"admit": 100, "settle": 100}
