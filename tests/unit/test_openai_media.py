@@ -146,6 +146,15 @@ def test_sound_stands_for_tokens_by_its_format(response_format: str | None, byte
         assert meter.content_frames == size // 2400
 
 
+@pytest.mark.parametrize(("letters", "tokens"), [("", 0), ("A", 1), ("AAAA", 1), ("A" * 3200, 1), ("A" * 3204, 2)])
+def test_sound_in_events_stands_for_tokens_and_none_of_it_for_nothing(letters: str, tokens: int) -> None:
+    request = {"json": {"model": "m", "input": "abc", "response_format": "pcm", "stream_format": "sse"}}
+    meter = meter_for("/v1/audio/speech", content_type="text/event-stream", request=request)
+    frame = b'data: {"type":"speech.audio.delta","audio":"%b"}\n\n' % letters.encode()
+    assert fed(meter, [frame]) == frame
+    assert (meter.usage(), meter.output_seen()) == (None, tokens)
+
+
 @pytest.mark.wire("8.6")
 @pytest.mark.parametrize(
     ("size", "most", "likely"),

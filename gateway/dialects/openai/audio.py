@@ -166,7 +166,8 @@ class SpeechEventsTab(SpeechTab):
         return buckets(input_uncached=count(self._usage, "input_tokens"), output=output, output_audio=output)
 
     def pass_over(self, piece: bytes) -> None:
-        self._hear(sum(len(found) * 3 // 4 for found in self.written.findall(piece)))
+        # Rounded up: a single letter of base64 is no sound, but it is no reason to bill nothing.
+        self._hear(sum(-(-len(found) * 3 // 4) for found in self.written.findall(piece)))
 
 
 class TranscriptTab(Tab):
