@@ -11,7 +11,14 @@ from bench.provider.answers.gemini import GEMINI
 from bench.provider.answers.openai import OPENAI
 from bench.provider.answers.reply import Call, Dialect, Endpoint
 
-_GEMINI = re.compile(r"/models/(.+):(generateContent|streamGenerateContent|countTokens)$")
+_GEMINI = re.compile(
+    r"/models/(.+):(generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents)$"
+)
+_GEMINI_VERBS: dict[str, Endpoint] = {
+    "countTokens": "count_tokens",
+    "embedContent": "embeddings",
+    "batchEmbedContents": "embeddings",
+}
 _MODELS = re.compile(r"/models(/[^:]+)?$")
 _POSTS: tuple[tuple[str, Dialect, Endpoint], ...] = (
     ("/chat/completions", OPENAI, "chat"),
@@ -78,7 +85,7 @@ def _gemini(found: re.Match[str], query: str, body: bytes, number: int) -> Call:
     model, verb = unquote(found[1]).removeprefix("models/"), found[2]
     streamed = verb == "streamGenerateContent"
     sse = parse_qs(query).get("alt") == ["sse"]
-    endpoint: Endpoint = "count_tokens" if verb == "countTokens" else "generate"
+    endpoint: Endpoint = _GEMINI_VERBS.get(verb, "generate")
     return Call(endpoint, model, _json(body), streamed, number, sse)
 
 

@@ -9,6 +9,7 @@ from bench.provider import Behaviour
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
+_TYPES = {".sse": SSE_TYPE, ".json": JSON_TYPE, ".bin": "audio/mpeg"}
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 # What a provider sends besides: for the caller, and about the operator's account or connection (docs/wire.md 6.3).
 TO_CALLER = {"openai-processing-ms": "12", "openai-version": "2020-10-01", "x-envoy-upstream-service-time": "7"}
@@ -39,7 +40,7 @@ class Case(NamedTuple):
 
 def fixture(name: str) -> Behaviour:
     """A body of tests/fixtures."""
-    return answer((FIXTURES / name).read_bytes(), SSE_TYPE if name.endswith(".sse") else JSON_TYPE)
+    return answer((FIXTURES / name).read_bytes(), _TYPES[Path(name).suffix])
 
 
 def whole(document: Any) -> Behaviour:

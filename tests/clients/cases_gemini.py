@@ -36,5 +36,6 @@ CASES = [
     ),
     Case("image", GENERATE, LOOK, fixture("gemini_generate.json"), "Four.", "gemini"),
     Case("image-out", GENERATE, ASK, whole(_chunk(_PICTURE, "STOP")), PICTURE[:20], "gemini"),
+    Case("embed", "models.embed_content", ASK, fixture("own/gemini_batch_embed.json"), "alues", "gemini"),
     Case("count", "models.count_tokens", ASK, fixture("own/gemini_count_tokens.json"), "otal", "gemini"),
 ]  # fmt: skip

@@ -76,6 +76,11 @@ CASES = [
     Case(
         "moderations", "moderations.create", {"input": "2+2?"}, fixture("own/openai_moderations.json"), "flagged", "openai"
     ),
+    Case("picture", "images.generate", {"prompt": "A cat."}, fixture("own/openai_images.json"), "b64_json", "openai"),
+    Case(
+        "speech", "audio.speech.create", {"input": "2+2?", "voice": "alloy"}, fixture("own/openai_speech_mp3.bin"), "",
+        "openai",
+    ),
     Case(
         "transcription", "audio.transcriptions.create",
         {"file": {"base64": base64.b64encode(bytes(range(256)) * 40).decode(), "name": "a.wav"}},

@@ -1,4 +1,4 @@
-"""Gemini's native wire format: generateContent, streamGenerateContent, countTokens, models."""
+"""Gemini's native wire format: generateContent, streamGenerateContent, countTokens, embeddings, models."""
 
 from typing import Any
 
@@ -38,6 +38,9 @@ def respond(call: Call, behaviour: Behaviour) -> Reply:
     if call.endpoint == "models":
         model = {"name": "models/gemini-2.5-flash", "version": "001", "displayName": "Gemini"}
         return whole(orjson.dumps({"models": [model]}), JSON_TYPE, behaviour.chunks)
+    if call.endpoint == "embeddings":
+        answer = {"embeddings": [{"values": [0.25, -0.5]}]}
+        return whole(orjson.dumps(answer), JSON_TYPE, behaviour.chunks)._replace(billed=True)
     prompt = prompt_tokens(call.body)
     if call.endpoint == "count_tokens":
         return whole(orjson.dumps({"totalTokens": prompt}), JSON_TYPE, behaviour.chunks)

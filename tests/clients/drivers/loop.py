@@ -56,6 +56,11 @@ def dumped(value: Any) -> Any:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
+def sound(content: bytes) -> str:
+    """Bytes that are no text, as JSON can have them."""
+    return base64.b64encode(content).decode()
+
+
 def _printed(program: str, environment: dict[str, str]) -> str:
     """What a program of a file prints."""
     printed = io.StringIO()

@@ -13,6 +13,7 @@ async function answer(job) {
     const call = method(client, job.call)(...(job.positional ?? []), plain(job.args));
     const { data, response, request_id } = await call.withResponse();
     const headers = Object.fromEntries(response.headers);
+    if (data instanceof Response) return { value: await sound(data), headers };
     if (!data[Symbol.asyncIterator]) return { value: data, request_id, headers };
     const items = await some(data, job.leave_after, job.abort && (() => data.controller.abort()));
     await turn();
@@ -20,6 +21,10 @@ async function answer(job) {
   } catch (error) {
     return told(error); // whatever it is, a caller sees it
   }
+}
+
+async function sound(data) {
+  return Buffer.from(await data.arrayBuffer()).toString("base64");
 }
 
 function told(error) {
