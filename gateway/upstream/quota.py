@@ -18,6 +18,7 @@ LONGEST_S = 60.0
 UNSAID_S = 1.0
 
 _OPENAI, _ANTHROPIC = b"x-ratelimit-", b"anthropic-ratelimit-"
+_BOTH = (_OPENAI, _ANTHROPIC)
 _KINDS = (b"requests", b"tokens", b"input-tokens", b"output-tokens")
 _LONGEST_TEXT = 64
 _NUMBER = re.compile(rb"\d{1,15}")
@@ -47,17 +48,16 @@ class Tokens(NamedTuple):
 
 def read(headers: Headers, now_s: float) -> dict[bytes, Left]:
     """What is said, by kind; empty if nothing is. Names are in lower case; `now_s` is the time of day."""
+    concerned = [field for field in headers if field[0].startswith(_BOTH)]
+    if not concerned:
+        return {}
     said: dict[tuple[bytes, bytes], bytes] = {}
-    for name, value in headers:
+    for name, value in concerned:
         if name.startswith(_OPENAI):
             what, _, kind = name[len(_OPENAI) :].partition(b"-")
-        elif name.startswith(_ANTHROPIC):
-            kind, _, what = name[len(_ANTHROPIC) :].rpartition(b"-")
         else:
-            continue
+            kind, _, what = name[len(_ANTHROPIC) :].rpartition(b"-")
         said[kind, what] = value.strip()
-    if not said:
-        return {}
     found = {kind: _left(said.get((kind, b"remaining")), said.get((kind, b"reset")), now_s) for kind in _KINDS}
     return {kind: left for kind, left in found.items() if left != (None, None)}
 

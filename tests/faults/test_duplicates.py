@@ -14,8 +14,8 @@ from tests.faults.servers import Kind, RedisServer, started
 from tests.faults.world import lead_again, ledger_process, world
 from tests.stack import eventually
 
-DEATHS = asked(full=100, short=10)
-CONFLICTS = asked(full=100, short=20)
+DEATHS = asked(full=100, short=5)
+CONFLICTS = asked(full=100, short=10)
 
 
 async def test_t10_duplicates(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:

@@ -15,7 +15,7 @@ from tests.faults.servers import Kind, MongoServer, RedisServer, started
 from tests.faults.site import Running, running
 from tests.stack import PRICE, eventually
 
-PHASE_REQUESTS = asked(full=30_000, short=600)  # a minute at 500 requests/s
+PHASE_REQUESTS = asked(full=30_000, short=300)  # a minute at 500 requests/s
 REQUESTS_PER_S = 500
 USUAL_S, SLOW_S = 0.01, 0.1
 FIRST_BYTE_WITHIN_S = 0.5

@@ -15,7 +15,7 @@ from tests.faults.options import FORM, RECOVERY_S, Tally, asked
 from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since, started
 from tests.faults.world import World, lead_again, ledger_process, world
 
-KILLS = asked(full=100, short=6)
+KILLS = asked(full=100, short=4)
 SCRIPTS_PER_S = 500
 ONE_BY_ONE = [(kind, (victim,)) for kind in KINDS for victim in ("redis", "worker", "mongod")]
 # The short form kills all three in one run, each in its own time, and the older server alone.

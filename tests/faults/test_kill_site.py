@@ -15,7 +15,7 @@ from tests.faults.servers import KINDS, MongoServer, Program, RedisServer, since
 from tests.faults.site import running
 from tests.faults.world import lead_again
 
-KILLS = asked(full=100, short=10)
+KILLS = asked(full=100, short=5)
 REQUESTS_PER_S = 200
 # A dead admin's transaction keeps its account's documents until mongod gives it up: after 60 s, unless it is told otherwise.
 SHORT_LIVED = ("--setParameter", "transactionLifetimeLimitSeconds=1")

@@ -13,7 +13,7 @@ from tests.faults.world import ledger_process, world
 from tests.stack import eventually
 
 REQUESTS = asked(full=20_000, short=2_000)
-SITE_REQUESTS = asked(full=20_000, short=1_000)
+SITE_REQUESTS = asked(full=20_000, short=500)
 FAULTY_PERCENT = 20
 # Per chunk of a pipelined connection, so a request sees more than one of them; a hole costs a deadline.
 CALLERS = Faults(drop=0.03, reset=0.03, cut=0.03, delay=0.10, hole=0.004, delay_s=0.02)

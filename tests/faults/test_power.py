@@ -10,7 +10,7 @@ from tests.faults.options import RECOVERY_S, Tally, asked
 from tests.faults.servers import Kind, PoweredRedis, since, started
 from tests.faults.world import worker_here, world
 
-CUTS = {"valkey-9.1": asked(full=200, short=14), "redis-7.0": asked(full=200, short=6)}
+CUTS = {"valkey-9.1": asked(full=200, short=8), "redis-7.0": asked(full=200, short=4)}
 SLOW_DISK_US = 1_500  # so that nearly every cut finds something that is not on the disk
 
 
