@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import httpx2
 
 from gateway import metrics
-from gateway.admission import Ticket, Wish
 from gateway.bill import End, as_count, settlement
 from gateway.dialects.meter import Meter, Usage
 from gateway.dialects.multipart import Form
@@ -20,6 +19,7 @@ from gateway.dialects.shape import Asked, Call, Dialect, Endpoint, Outgoing
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
+from gateway.tickets import Ticket, Wish
 from gateway.upstream.attempts import Search
 from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
