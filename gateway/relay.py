@@ -78,6 +78,10 @@ class Relay:
                     await self._relay(response, send)
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
+        except Refusal:
+            if self._search.chosen is None:  # nobody was asked: nothing broke
+                self._outcome = "refused_upstream"
+            raise
         finally:
             watcher.cancel()
 
