@@ -1,17 +1,16 @@
 """From a key and a request to a hold: who asks, what it may cost at most, and the one script that decides."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from gateway import quotes, standins
+from gateway import declined, quotes, standins
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
-from gateway.dialects.shape import Asked, Dialect, Operation
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
+from gateway.tickets import Ticket, Wish, standin
 from gateway.upstream.quota import Tokens
 from ledger import common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
@@ -19,58 +18,7 @@ from ledger.facts import Facts
 from ledger.hot import Admitted, Fenced, Offer, Place, Refused
 from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
-from ledger.money import format_usd
 from ledger.prices import cost_nanos
-
-
-class Wish(NamedTuple):
-    """What is to be admitted: in which dialect, what for, what it asks for, and the bytes that ask."""
-
-    dialect: Dialect
-    operation: Operation
-    asked: Asked
-    body: bytes
-    alone: bool = False
-    """Whether no other model may stand in: a session stays with the one it began with."""
-
-
-class Standin(NamedTuple):
-    """Another model that may serve: the output cap to set for it, if any, and the most output that it may write."""
-
-    model: Model
-    set_cap: int | None
-    most_output: int
-
-
-class Ticket(NamedTuple):
-    """An admitted request: its hold, and what it was decided with. `model` is the one that serves and is billed."""
-
-    rid: str
-    place: Place
-    model: Model
-    standins: tuple[Standin, ...]
-    opened: Opened
-    snapshot: Snapshot
-    admitted: Admitted
-    set_cap: int | None
-    input_estimate: int
-    most_output: int
-    tokens: Tokens
-    facts: Facts
-    costs_nothing: bool
-
-    def cost(self, usage: dict[str, Any]) -> int:
-        if self.admitted.free or self.costs_nothing:
-            return 0
-        return cost_nanos(self.model.price, usage, markup_ppm=self.snapshot.account_policy.markup_ppm)
-
-    def served_by(self, name: str) -> "Ticket":
-        """The ticket of a request that this model serves; it is billed at its price (`facts`)."""
-        for model, set_cap, most_output in self.standins:
-            if model.name == name:
-                told = msgspec.structs.replace(self.facts, price_version=model.price.version, fallback_model=name)
-                return self._replace(model=model, set_cap=set_cap, most_output=most_output, facts=told)
-        return self
 
 
 class Admission:
@@ -164,12 +112,12 @@ class Admission:
             reply = await self._ask(rid, snapshot.place, versions(snapshot, opened), offer)
             if isinstance(reply, Admitted):
                 cap = quote.caps[0 if free else reply.choice]
-                first = _standin(model, asked, cap, fitted=fitted, free=free)
+                first = standin(model, asked, cap, fitted=fitted, free=free)
                 return Ticket(
                     rid=rid,
                     place=snapshot.place,
                     model=model,
-                    standins=tuple([_standin(each, asked, cap, fitted=fitted, free=free) for each in others]),
+                    standins=tuple([standin(each, asked, cap, fitted=fitted, free=free) for each in others]),
                     opened=opened,
                     snapshot=snapshot,
                     admitted=reply,
@@ -184,9 +132,9 @@ class Admission:
                 snapshot, fresh = await self._again(key), True
             elif reply.word != "STALE":
                 models = (model, *others)
-                cap = 0 if fitted else _fitting_cap(reply, models, wish, snapshot)
+                cap = 0 if fitted else declined.fitting_cap(reply, models, wish, snapshot)
                 if not cap:
-                    raise _refusal(reply, models, wish, snapshot)
+                    raise declined.refusal(reply, models, wish, snapshot)
                 asked, fitted = asked._replace(cap=cap), True
         raise unavailable("Settings are changing right now; please try again.")
 
@@ -249,13 +197,6 @@ class Unsure(Exception):
         self.place = place
 
 
-def _standin(model: Model, asked: Asked, cap: int, *, fitted: bool, free: bool) -> Standin:
-    """A model under a hold that covers this output cap."""
-    cap = min(cap, model.max_output_tokens) if asked.writes else cap
-    says = not free and (fitted or quotes.must_say(model, asked, cap))
-    return Standin(model, cap if says else None, cap * asked.choices)
-
-
 def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
     """What a request that is abandoned is charged at least, by the account's plan."""
     kept = snapshot.account_policy.on_abandoned
@@ -265,51 +206,6 @@ def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
         markup = snapshot.account_policy.markup_ppm
         return int(cost_nanos(model.price, {"input_uncached": input_estimate}, markup_ppm=markup))
     return 0
-
-
-def _refusal(reply: Refused, models: Sequence[Model], wish: Wish, snapshot: Snapshot) -> Refusal:
-    """The script's word as what the caller gets."""
-    word, details = reply
-    if word in ("REVOKED", "EXPIRED"):
-        return invalid_key()
-    if word == "SUSPENDED":
-        return suspended(details[0])
-    if word == "CONCURRENCY":
-        message = f"The {details[0]} has {details[1]} requests in flight, which is its limit."
-        return Refusal(Code.CONCURRENCY_LIMIT_EXCEEDED, message, retry_after_s=1)
-    if word == "RATE":
-        wait_s = int(details[2]) / 1_000_000
-        message = f"The {details[0]}'s limit of {details[1]} per minute is reached; try again in {math.ceil(wait_s)} s."
-        return Refusal(Code.RATE_LIMIT_EXCEEDED, message, retry_after_s=wait_s)
-    if word in ("FUNDS", "CAP"):
-        needed, left = int(details[-2]), int(details[-1])
-        what = "balance" if word == "FUNDS" else f"spend cap for this {details[0]}"
-        message = (
-            f"The {what} does not cover this request: it can cost up to ${format_usd(needed)} and "
-            f"${format_usd(left)} is available.{_affordable(models, wish, snapshot, left)}"
-        )
-        return Refusal(Code.INSUFFICIENT_BALANCE if word == "FUNDS" else Code.SPEND_CAP_REACHED, message)
-    if word in ("BACKLOG", "ENDED"):
-        return unavailable()
-    raise hot.Unexpected(word)
-
-
-def _fitting_cap(reply: Refused, models: Sequence[Model], wish: Wish, snapshot: Snapshot) -> int:
-    """The cap to set in place of the caller's own, if the account wants that rather than a refusal; 0 if not.
-
-    It is never below the floor that a request without a cap has: an answer that is cut short is no favour.
-    """
-    if not snapshot.account_policy.fit_to_balance or reply.word not in ("FUNDS", "CAP") or not wish.asked.capped:
-        return 0
-    markup = snapshot.account_policy.markup_ppm
-    cap = quotes.affordable_cap(models, wish.asked, len(wish.body), markup, left=int(reply.details[-1]))
-    return cap if cap >= max(map(quotes.floor, models)) else 0
-
-
-def _affordable(models: Sequence[Model], wish: Wish, snapshot: Snapshot, left: int) -> str:
-    """Which output cap would fit, for a caller who set one that does not."""
-    cap = quotes.affordable_cap(models, wish.asked, len(wish.body), snapshot.account_policy.markup_ppm, left=left)
-    return f" An output cap of {cap} tokens would fit." if cap else ""
 
 
 async def balance(redis: Caller, place: Place) -> Sequence[int]:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import msgspec
 
 from gateway import metrics
-from gateway.admission import Ticket, Wish
 from gateway.dialects.meter import Usage
+from gateway.tickets import Ticket, Wish
 from ledger import request_id, tally
 from ledger.catalogue import Upstream
 from ledger.facts import Facts

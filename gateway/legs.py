@@ -9,11 +9,11 @@ import orjson
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from gateway.admission import Ticket
 from gateway.bill import End, settlement
 from gateway.dialects.meter import Usage
 from gateway.dialects.openai import realtime
 from gateway.dialects.openai.realtime import Ended
+from gateway.tickets import Ticket
 from ledger.catalogue import Upstream
 from ledger.settlement import Settlement
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway import headers as header_rules
 from gateway import metrics
-from gateway.admission import Admission, Ticket, Unsure
+from gateway.admission import Admission, Unsure
 from gateway.bill import void
 from gateway.cycle import Cycle
 from gateway.dialects.body import BadBody
@@ -20,6 +20,7 @@ from gateway.refusals import Code, Refusal, unavailable
 from gateway.relay import Relay, Request
 from gateway.settler import Settler
 from gateway.surface import Served
+from gateway.tickets import Ticket
 from gateway.upstream.attempts import Search
 from gateway.upstream.choice import Want
 from gateway.upstream.pools import Pools

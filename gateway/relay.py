@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import httpx2
 
 from gateway import metrics
-from gateway.admission import Ticket, Wish
 from gateway.bill import End, as_count, settlement
 from gateway.cutoff import Cutoff
 from gateway.cycle import Cycle
@@ -20,6 +19,7 @@ from gateway.dialects.shape import Asked, Call, Dialect, Endpoint, Outgoing
 from gateway.headers import Headers, rate_limits, to_caller
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
+from gateway.tickets import Ticket, Wish
 from gateway.upstream.attempts import Search
 from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
@@ -84,6 +84,10 @@ class Relay:
                     await response.aclose()
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
+        except Refusal:
+            if self._search.chosen is None:  # nobody was asked: nothing broke
+                self._outcome = "refused_upstream"
+            raise
         finally:
             cycle.on_left(None)
 

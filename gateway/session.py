@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway import headers as header_rules
 from gateway import metrics
-from gateway.admission import Admission, Unsure, Wish
+from gateway.admission import Admission, Unsure
 from gateway.bill import void
 from gateway.dialects.openai import realtime
 from gateway.dialects.openai.realtime import Ended, Realtime, ResponsesSocket
@@ -26,6 +26,7 @@ from gateway.headers import Headers
 from gateway.legs import CallerLeft, Leg, carried, close_both, event_of
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.settler import Settler
+from gateway.tickets import Wish
 from gateway.upstream.choice import Want
 from gateway.upstream.client import Chosen
 from gateway.upstream.dialer import Dialer, Hello

@@ -4,11 +4,11 @@ import time
 from typing import NamedTuple
 
 from gateway import quotes
-from gateway.admission import Ticket
 from gateway.bill import End, settlement
 from gateway.catalogues import Opened, Snapshot
 from gateway.dialects.meter import Meter
 from gateway.dialects.shape import Asked, Operation
+from gateway.tickets import Ticket
 from gateway.upstream.quota import Tokens
 from ledger.catalogue import Catalogue, Model, Upstream
 from ledger.facts import Facts

@@ -1,6 +1,7 @@
 """What the provider saw and what it would bill: the other side of the gateway's books."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -23,11 +24,13 @@ class Seen(msgspec.Struct):
     model: str
     credential: str
     arrived_s: float
+    """By `time.monotonic`, as `ended_s` is."""
     body: bytes | None = None
     status: int = 0
     streamed: bool = False
     chunks_sent: int = 0
     outcome: Outcome = "open"
+    ended_s: float = 0.0
 
     def header(self, name: str) -> str | None:
         """The first header of this name (names are kept in lower case)."""
@@ -91,6 +94,7 @@ class Record:
     def ended(self, seen: Seen, outcome: Outcome, bill: Bill | None) -> None:
         stats = self.stats
         seen.outcome = outcome
+        seen.ended_s = time.monotonic()
         stats.by_outcome[outcome] = stats.by_outcome.get(outcome, 0) + 1
         if bill is not None:
             self.bills.append(bill)

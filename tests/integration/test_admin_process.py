@@ -130,6 +130,27 @@ async def test_a_day_of_an_operator(admin_url: str, tmp_path: Path) -> None:
     assert made["rates_picos"] == {"input": 300_000, "output": 1_200_000, "cache_write_5m": 400_000}
     assert made["upstreams"] == [{"upstream": "openai", "model": "gpt-x-2026"}]
     assert "$0.15" in weir(*model, "--max-output-tokens", "16384")
+    again = (
+        "model",
+        "add",
+        "gpt-y",
+        "--upstream",
+        "openai",
+        "--input",
+        "1",
+        "--output",
+        "2",
+        "--max-output-tokens",
+        "9",
+    )
+    spare = answer(*again, "--fallback", "gpt-x", "--queue-size", "7", "--queue-timeout", "2.5")
+    assert (spare["fallbacks"], spare["queue_size"], spare["queue_timeout_s"]) == (["gpt-x"], 7, 2.5)
+    assert "gpt-x" in weir(*again, "--fallback", "gpt-x")
+    limited = ("--requests-per-minute", "60", "--concurrency", "5", "--first-byte-timeout", "20")
+    second = ("upstream", "add", "second", *added[3:], *limited)
+    shown = weir(*second, stdin=UPSTREAM["credential"] + "\n")
+    assert "requests per minute  60" in shown
+    assert "concurrency          5" in shown
     assert "no usage" in weir("usage", account)
     assert "no usage" in weir("usage", account, "--by", "model")
     weir("usage", status=2)

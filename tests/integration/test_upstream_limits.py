@@ -63,6 +63,8 @@ async def test_when_all_are_at_their_limits_the_caller_is_told_when_to_come_agai
     assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
     assert [p.stats.requests for p in here.providers] == [2, 1]
     await nothing_is_left(stack, customer, 3)
+    [voided] = [event for event in await stack.events(customer.id, 4) if event["end"] == "voided"]
+    assert (voided["outcome"], voided["upstream"], voided["charge_nanos"]) == ("refused_upstream", None, 0)
     text = await eventually(stack.metrics, lambda found: f'limited_total{{upstream="{here.names[1]}"}} 1.0' in found)
     assert f'weir_upstream_limited_total{{upstream="{here.names[0]}"}} 2.0' in text
 

@@ -21,6 +21,7 @@ BAD = {
     "WEIR_ADMIN_ADDR": ["x"],
     "WEIR_OPS_ADDR": ["x"],
     "WEIR_WORKERS": ["0", "257", "many", "nan", "inf", "1.5"],
+    "WEIR_GATEWAYS": ["0", "10001", "1.5"],
     "WEIR_ALLOW_PRIVATE_UPSTREAMS": ["maybe"],
     "WEIR_GRACE_S": ["-1", "3601", "x", "nan"],
     "WEIR_DRAIN_S": ["-0.1", "1e9"],
