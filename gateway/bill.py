@@ -1,7 +1,6 @@
 """What an admitted request comes to, as the settler takes it: the charge, and the event that records it."""
 
 import time
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ _TOKENS = frozenset(
 )  # fmt: skip
 
 
-class End(NamedTuple):
+class End(msgspec.Struct, frozen=True, gc=False):
     """How a request ended. Times are of `time.perf_counter`; `usage` is None if the provider reported nothing. Then
     `estimate` stands for it, and where there is none the output tokens `seen`. `whole`: the answer came to its end, so its
     usage is final. `answered`: what costs was begun.

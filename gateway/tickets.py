@@ -33,7 +33,7 @@ class Standin(NamedTuple):
     most_output: int
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """An admitted request: its hold, and what it was decided with. `model` is the one that serves and is billed."""
 
     rid: str
@@ -60,7 +60,7 @@ class Ticket(NamedTuple):
         for model, set_cap, most_output in self.standins:
             if model.name == name:
                 told = msgspec.structs.replace(self.facts, price_version=model.price.version, fallback_model=name)
-                return self._replace(model=model, set_cap=set_cap, most_output=most_output, facts=told)
+                return msgspec.structs.replace(self, model=model, set_cap=set_cap, most_output=most_output, facts=told)
         return self
 
 
