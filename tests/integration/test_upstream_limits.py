@@ -1,6 +1,7 @@
 """Limits of upstreams, quotas that providers report, and the line of those who wait: over the real path."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -166,6 +167,21 @@ async def test_who_waits_is_served_in_order_and_the_line_is_bounded(
     # The answer has as many tokens as were allowed: 1, 2 and 4, because the third caller has left.
     balance = await stack.settled(customer.id)
     assert balance["spent_nanos"] == 3 * 2_500 + (1 + 2 + 4) * 10_000
+
+
+async def test_a_crowd_waits_and_the_upstream_never_has_more_than_its_limit(
+    stack: Stack, stack_of: AsyncExitStack, customer: Customer
+) -> None:
+    here = await pool(stack, stack_of, 2, limits={"concurrency": 3})
+    await with_a_line(stack, here, 200)
+    for provider in here.providers:
+        provider.script(Behaviour(first_byte_delay_s=0.005))
+    assert await here.many(customer, 100) == {200: 100}
+    for provider in here.providers:
+        ends = [(seen.ended_s, -1) for seen in provider.seen]
+        steps = sorted([(seen.arrived_s, 1) for seen in provider.seen] + ends)
+        assert max(itertools.accumulate(step for _, step in steps)) <= 3
+    await nothing_is_left(stack, customer, 100)
 
 
 async def test_a_line_ends_when_the_time_is_up(stack: Stack, stack_of: AsyncExitStack, customer: Customer) -> None:
