@@ -1,5 +1,6 @@
 """The real servers that tests run on: one mongod for the session, a Valkey for each test (ready in under 0.1 s)."""
 
+import os
 import subprocess
 import time
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from redis import Redis
 from redis.exceptions import RedisError
@@ -24,6 +26,11 @@ from tests.stack import Stack, running_stack
 from weir.bundled import Mongod, Valkey, free_port, leashed
 
 MASTER_KEY = bytes(range(32))
+# The same cases each time, however slow the machine: a red build is a change's fault. HYPOTHESIS_PROFILE=new tries others,
+# and so does `make fuzz`.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("new", settings.get_profile("same"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 _ROOT = Path(__file__).parent.parent
 _TOGETHER = {
     "tests/faults/": "faults",
