@@ -119,6 +119,17 @@ class Stack:
         await self.ask("PUT", f"/models/{name}", model)
         return name
 
+    async def upstream(self, name: str) -> dict[str, Any]:
+        """What the admin API says of an upstream."""
+        cursor = ""
+        while True:
+            page = await self.ask("GET", f"/upstreams?limit=200{cursor}")
+            for each in page["items"]:
+                if each["name"] == name:
+                    return dict(each)
+            assert page["next_cursor"], f"no upstream is called {name}"
+            cursor = f"&cursor={page['next_cursor']}"
+
     async def balance(self, account: str) -> dict[str, int]:
         found = await self.ask("GET", f"/accounts/{account}")
         return dict(found["balance"])

@@ -149,8 +149,7 @@ async def test_a_refused_credential_is_out_until_the_operator_changes_it(stack: 
         for _ in range(5):
             assert await here.many(customer, 1) == {200: 1}
         assert here.providers[0].stats.requests == 1
-        found = await stack.ask("GET", "/upstreams?limit=200")
-        upstream = next(each["id"] for each in found["items"] if each["name"] == here.names[0])
+        upstream = (await stack.upstream(here.names[0]))["id"]
         await stack.ask("PATCH", f"/upstreams/{upstream}", {"credential": "sk-renewed"})
         assert await here.many(customer, 1) == {200: 1}
         assert here.providers[0].seen[-1].credential == "sk-renewed"
@@ -200,8 +199,7 @@ async def test_a_change_is_in_force_for_every_later_request(stack: Stack) -> Non
     async with AsyncExitStack() as stack_of:
         here = await pool(stack, stack_of, 2, weight=[1, 0])
         customer = await stack.customer()
-        found = await stack.ask("GET", "/upstreams?limit=200")
-        ids = {each["name"]: each["id"] for each in found["items"]}
+        ids = {name: (await stack.upstream(name))["id"] for name in here.names}
         stop, statuses = asyncio.Event(), Counter[int]()
 
         async def load() -> None:
@@ -229,8 +227,7 @@ async def test_a_credential_changes_under_load_and_no_request_fails(stack: Stack
     async with AsyncExitStack() as stack_of:
         here = await pool(stack, stack_of, 1)
         customer, provider = await stack.customer(), here.providers[0]
-        found = await stack.ask("GET", "/upstreams?limit=200")
-        upstream = next(each["id"] for each in found["items"] if each["name"] == here.names[0])
+        upstream = (await stack.upstream(here.names[0]))["id"]
         host, port = stack.gateway.removeprefix("http://").split(":")
         body = json.dumps({"model": here.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9})
         statuses, rounds, stop = Counter[int](), [0] * 8, asyncio.Event()

@@ -76,8 +76,7 @@ async def test_a_rate_moves_what_is_above_it_and_a_change_counts_at_once(
     here = await pool(stack, stack_of, 2, priority=[0, 1], limits=[{"requests_per_minute": 2}, {}])
     assert await here.many(customer, 8) == {200: 8}
     assert [p.stats.requests for p in here.providers] == [2, 6]
-    found = await stack.ask("GET", "/upstreams?limit=200")
-    first = next(each for each in found["items"] if each["name"] == here.names[0])
+    first = await stack.upstream(here.names[0])
     assert first["limits"] == {"requests_per_minute": 2}
     await stack.ask("PATCH", f"/upstreams/{first['id']}", {"limits": {"requests_per_minute": None}})
     assert await here.many(customer, 4) == {200: 4}
@@ -205,8 +204,7 @@ async def test_a_rate_that_is_raised_serves_who_waits(
     assert await here.many(customer, 1) == {200: 1}
     tasks = await asking(here, customer, 3)
     await waiting(stack, here, 3)
-    found = await stack.ask("GET", "/upstreams?limit=200")
-    upstream = next(each["id"] for each in found["items"] if each["name"] == here.names[0])
+    upstream = (await stack.upstream(here.names[0]))["id"]
     await stack.ask("PATCH", f"/upstreams/{upstream}", {"limits": {"requests_per_minute": 6_000}})
     assert await here.many(customer, 1) == {200: 1}  # with it the new limit comes to this worker
     assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
@@ -221,8 +219,7 @@ async def test_a_refused_credential_shows(stack: Stack, stack_of: AsyncExitStack
     usable = f'weir_upstream_usable{{model="{here.model}",upstream="{here.names[0]}"}}'
     text = await eventually(stack.metrics, lambda found: f"{usable} 0.0" in found)
     assert alarm in text
-    found = await stack.ask("GET", "/upstreams?limit=200")
-    upstream = next(each["id"] for each in found["items"] if each["name"] == here.names[0])
+    upstream = (await stack.upstream(here.names[0]))["id"]
     await stack.ask("PATCH", f"/upstreams/{upstream}", {"credential": "sk-renewed"})
     assert await here.many(customer, 1) == {200: 1}
     await eventually(stack.metrics, lambda found: f"{usable} 1.0" in found)
