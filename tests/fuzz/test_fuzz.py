@@ -12,7 +12,7 @@ from tests.fuzz.requests import REQUESTS
 from tests.fuzz.tape import LENGTH, Tape, mutated
 
 CASES = st.binary(min_size=LENGTH, max_size=LENGTH)
-EXAMPLES = {"answers": 1_500, "requests": 3_000, "forms": 1_500, "cutters": 600, "paths": 2_500, "frames": 2_500}
+EXAMPLES = {"answers": 600, "requests": 1_000, "forms": 500, "cutters": 200, "paths": 1_000, "frames": 1_000}
 
 
 @pytest.mark.wire("0.5", "5.3", "5.4", "5.9", "5.12", "6.10", "6.14", "8.7")

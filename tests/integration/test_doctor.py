@@ -25,22 +25,21 @@ def doctor(stack: Stack, *arguments: str, **more: str) -> tuple[int, dict[str, t
     return done.returncode, found
 
 
-async def test_a_healthy_installation_and_one_that_can_lose_charges(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "data") as stack:
-        status, found = doctor(stack)
-        assert (status, [what for what, (good, _) in found.items() if not good]) == (0, [])
-        assert found["partitions"] == (True, "256 of 256 open")
-        assert found["appendfsync"] == (True, "always")
-        text = subprocess.run([*WEIR, "doctor"], env=stack.env, capture_output=True, text=True, check=False).stdout
-        assert "ok    appendfsync" in text
-        redis = client(_stores(stack)["redis"])
-        await redis.config_set("appendfsync", "everysec")
-        status, found = doctor(stack)
-        assert status == 1
-        assert not found["appendfsync"][0]
-        assert "power cut" in found["appendfsync"][1]
-        await redis.config_set("appendfsync", "always")
-        await redis.aclose()
+async def test_a_healthy_installation_and_one_that_can_lose_charges(stack: Stack) -> None:
+    status, found = doctor(stack)
+    assert (status, [what for what, (good, _) in found.items() if not good]) == (0, [])
+    assert found["partitions"] == (True, "256 of 256 open")
+    assert found["appendfsync"] == (True, "always")
+    text = subprocess.run([*WEIR, "doctor"], env=stack.env, capture_output=True, text=True, check=False).stdout
+    assert "ok    appendfsync" in text
+    redis = client(_stores(stack)["redis"])
+    await redis.config_set("appendfsync", "everysec")
+    status, found = doctor(stack)
+    assert status == 1
+    assert not found["appendfsync"][0]
+    assert "power cut" in found["appendfsync"][1]
+    await redis.config_set("appendfsync", "always")
+    await redis.aclose()
 
 
 async def test_a_new_master_key_seals_everything_anew(tmp_path: Path) -> None:
@@ -65,10 +64,9 @@ async def test_a_new_master_key_seals_everything_anew(tmp_path: Path) -> None:
         await cold.close()
 
 
-def test_servers_that_are_away_are_a_line_each(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "data") as stack:
-        env = {"WEIR_REDIS_URL": "redis://127.0.0.1:1", "WEIR_MONGO_URL": "mongodb://127.0.0.1:1/?replicaSet=x"}
-        status, found = doctor(stack, **env)
+def test_servers_that_are_away_are_a_line_each(stack: Stack) -> None:
+    env = {"WEIR_REDIS_URL": "redis://127.0.0.1:1", "WEIR_MONGO_URL": "mongodb://127.0.0.1:1/?replicaSet=x"}
+    status, found = doctor(stack, **env)
     assert status == 1
     assert "check WEIR_REDIS_URL" in found["Redis"][1]
     assert "check WEIR_MONGO_URL" in found["MongoDB"][1]

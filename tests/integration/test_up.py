@@ -316,6 +316,5 @@ def test_a_data_dir_that_cannot_be_written() -> None:
     refuses(environment(Path("/proc/weir")), "WEIR_DATA_DIR")
 
 
-def test_a_second_weir_on_the_same_data_says_so(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "data"):
-        refuses(environment(tmp_path / "data"), "already running")
+def test_a_second_weir_on_the_same_data_says_so(stack: Stack) -> None:
+    refuses(environment(Path(stack.env["WEIR_DATA_DIR"])), "already running")
