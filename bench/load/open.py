@@ -117,7 +117,7 @@ class _Sender:
         connection.got += data
         if not data:
             self._ended(connection)
-        elif _is_whole(connection.got):
+        elif is_whole(connection.got):
             self._note(connection, ok=connection.got[9:12] == b"200")
             self._idle.append(connection)
 
@@ -147,7 +147,8 @@ def _request(way: Way, host: str, path: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def _is_whole(got: bytes) -> bool:
+def is_whole(got: bytes) -> bool:
+    """Whether this is all of an answer, head and body."""
     head, separator, body = got.partition(b"\r\n\r\n")
     if not separator:
         return False
