@@ -7,10 +7,10 @@ PEERS := $(wildcard requirements/peers/*.lock requirements/peers/portkey/*.json)
 CLIENTS := $(wildcard requirements/clients/*.lock tests/clients/node/*/package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check faults fuzz mutants bench bench-quick lock lock-clients lock-peers clean
+.PHONY: help setup setup-dev run test check faults fuzz mutants bench bench-quick bench-accept flame lock lock-clients lock-peers clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
 
@@ -44,6 +44,12 @@ bench-quick: setup-dev $(VENV)/peers/.done ## the same as bench in short runs, u
 
 bench: setup-dev $(VENV)/peers/.done ## Weir beside nginx, LiteLLM, Portkey and a naive proxy; rewrites the table and charts in docs
 	@$(BIN)/python -m bench
+
+bench-accept: setup-dev ## make today's instruction counts the baseline that make bench guards
+	@$(BIN)/python -m bench.guard --accept
+
+flame: setup-dev $(VENV)/peers/.done ## a flame graph of one loaded worker, into docs/charts
+	@$(BIN)/python -m bench.flame
 
 lock: setup-dev ## write the lock files anew (reads the package index)
 	@sh requirements/lock.sh $(BIN)/python

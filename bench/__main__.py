@@ -1,7 +1,9 @@
 """`python -m bench`: Weir beside its peers on loopback, as ratios in one run, with an audit of the bill at the end."""
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ from bench import plan, report, results
 from bench.arena import Arena, opened
 from bench.audit import audit
 from bench.contest import Measure
-from bench.machine import CannotRunError, ensure_tools, many_files, two_cores
+from bench.contestants.peers import PEERS
+from bench.guard import counting
+from bench.machine import VALGRIND, CannotRunError, ensure_tools, many_files, two_cores
 from bench.plan import Scenario
 
 
@@ -22,6 +26,8 @@ def main() -> int:
     options = _options()
     # What was started is stopped on the way out of its block, so leave by that way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.docs is not None:
+        return _into_docs(options.docs)
     scenarios = plan.QUICK if options.quick else plan.FULL
     chosen = [one for one in scenarios if not options.only or one.name in options.only]
     try:
@@ -30,20 +36,51 @@ def main() -> int:
         cores = two_cores()
         with TemporaryDirectory(prefix="weir-bench-") as folder:
             found = _run(Path(folder), cores, chosen, options.peers)
+        whole = not options.quick and not options.only and len(options.peers) == len(plan.ALL_PEERS)
+        more = _guard(found) if whole else []
     except (CannotRunError, httpx2.HTTPError) as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     print(report.text(found))
-    print(f"\nwritten to {results.save(found)}")
-    return 1 if found.audit is not None and found.audit.problems else 0
+    path = results.save(found)
+    print(f"\nwritten to {path}")
+    if whole:
+        _into_docs(path)
+    return 1 if more or (found.audit is not None and found.audit.problems) else 0
+
+
+def _guard(found: results.Results) -> list[str]:
+    """Counts the instructions of the hot paths; the names of those that take more than the baseline allows."""
+    print("bench: counting instructions", file=sys.stderr)
+    ensure_tools(VALGRIND)
+    counted = counting.count()
+    found.instructions = counted.instructions
+    lines, more = counting.compared(counted)
+    print("\n".join(lines), file=sys.stderr)
+    return more
+
+
+def _into_docs(path: Path) -> int:
+    """The table between its marks in docs/performance.md, and the charts beside it."""
+    try:
+        print(f"written to {report.into_docs(results.load(path))}")
+    except (OSError, ValueError) as problem:
+        print(f"bench: {path} is not a saved run: {problem}", file=sys.stderr)
+        return 2
+    environment = {**os.environ, "PYTHONPATH": str(PEERS / "tools")}
+    charts = [sys.executable, "-m", "bench.charts", str(path), str(report.DOCS / "charts")]
+    return subprocess.run(charts, env=environment, check=False).returncode
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under 3 minutes; the figures are rougher")
     parser.add_argument("--only", action="append", help="a scenario, such as 'stream'; may be repeated")
+    parser.add_argument(
+        "--docs", type=Path, metavar="RESULTS", help="measure nothing: write docs from a saved full run"
+    )
     parser.add_argument("--peers", nargs="*", choices=plan.ALL_PEERS, default=plan.ALL_PEERS, help="beside Weir")
     return parser.parse_args()
 

@@ -21,12 +21,12 @@ from ledger.cold import now
 from ledger.vault import Vault, parse_master_key
 
 _AT_A_TIME = 10_000
-_PER_ACCOUNT = 4_000
+_MOST_ACCOUNTS = 64  # on so many partitions the ledger reads full batches, and they are quickly made
 
 
 def make(stack: Stack, count: int, file: Path) -> Keys:
-    """`count` keys of as many accounts as 4,000 each need; their texts are in `file`, one a line."""
-    accounts = [new_account(stack, f"many-{n}") for n in range(-(-count // _PER_ACCOUNT))]
+    """`count` keys of 64 accounts, or of one each; their texts are in `file`, one a line."""
+    accounts = [new_account(stack, f"many-{n}") for n in range(min(count, _MOST_ACCOUNTS))]
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(stack.stores["mongo"])
     books = client.get_default_database()
     pepper_name, pepper = _pepper(stack, books)

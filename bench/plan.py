@@ -51,9 +51,9 @@ QUICK: tuple[Scenario, ...] = (
     Crowd(MAIN, connections=64, seconds=2, rounds=2),
     Crowd(ALONE, connections=1, seconds=1, rounds=2, direct=True),
     Crowd("200 KB prompts", connections=64, seconds=2, rounds=1, size=200_000, slow=False),
-    Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=1),
+    Chunks(CHUNKS, streams=100, chunks=50, pace_ms=20, rounds=1),
     Rate("50 requests/s", per_s=50, seconds=2, rounds=1),
-    ManyKeys(MANY, few=10, many=10_000, connections=1, seconds=1, rounds=3),
+    ManyKeys(MANY, few=10, many=10_000, connections=1, seconds=1, rounds=2),
     Drain(DRAIN, keys=10_000, seconds=3, rounds=1),
 )
 ALL_PEERS = tuple(PEERS)

@@ -38,6 +38,9 @@ def text(results: Results) -> str:
         _figures(results),
         *(f"**{scenario}**\n\n{_scenario(results, scenario)}" for scenario in results.scenarios()),
     ]
+    if results.instructions:
+        rows = [(name, f"{count:,}") for name, count in results.instructions.items()]
+        parts.append(f"**instructions, by callgrind**\n\n{_table(('', 'instructions each'), rows)}")
     if results.audit is not None:
         parts.append(_audit(results.audit))
     return "\n\n".join(parts)
@@ -46,8 +49,10 @@ def text(results: Results) -> str:
 def into_docs(results: Results) -> Path:
     """Rewrites what lies between the marks."""
     path = DOCS / "performance.md"
-    before, _, rest = path.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no place for the table, between {BEGIN} and {END}")
     path.write_text(f"{before}{BEGIN}\n\n{text(results)}\n\n{END}{after}")
     return path
 

@@ -13,7 +13,7 @@ from bench.machine import free_port, server
 PROMPT_TOKENS = 19
 COMPLETION_TOKENS = 10
 
-_ANSWER = (
+ANSWER = (
     '{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","object":"chat.completion","created":1741569952,'
     '"model":"gpt-4.1-2025-04-14","choices":[{"index":0,"message":{"role":"assistant","content":"Hello! How can '
     "I assist you today? I am here to help with whatever you need, whether it is a question or a longer task."
@@ -22,7 +22,7 @@ _ANSWER = (
     f'"total_tokens":{PROMPT_TOKENS + COMPLETION_TOKENS},'
     '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
     '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"service_tier":"default"}'
-)
+).encode()
 
 # One process: nothing else to find, to pin and to measure, and no worker under another user.
 _FRAME = """
@@ -56,7 +56,7 @@ class Nginx(NamedTuple):
 @contextmanager
 def upstream(folder: Path, name: str) -> Iterator[Nginx]:
     port = free_port()
-    with run(folder, name, port, _UPSTREAM.format(port=port, answer=_ANSWER)) as process:
+    with run(folder, name, port, _UPSTREAM.format(port=port, answer=ANSWER.decode())) as process:
         yield Nginx(port, process)
 
 

@@ -16,8 +16,17 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodin
 _COMMON = (
     b'data: {"id":"chatcmpl-abc","object":"chat.completion.chunk","created":1741569952,"model":"gpt-4.1","choices":['
 )
-_CHUNK = _COMMON + b'{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}]}\n\n'
+CHUNK = _COMMON + b'{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}]}\n\n'
 _STOP = _COMMON + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
+
+
+def ending(chunks: int) -> bytes:
+    """What ends a stream of so many chunks: the reason, the usage, and the word for it."""
+    usage = (
+        f'],"usage":{{"prompt_tokens":{PROMPT_TOKENS},"completion_tokens":{chunks},'
+        f'"total_tokens":{PROMPT_TOKENS + chunks}}}}}\n\n'
+    )
+    return _STOP + _COMMON + usage.encode() + b"data: [DONE]\n\n"
 
 
 class Counts:
@@ -55,7 +64,7 @@ class Connection(asyncio.Protocol):
             self.writing = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
-        chunks, framed = 0, _framed(_CHUNK)
+        chunks, framed = 0, _framed(CHUNK)
         Counts.started += 1
         self.transport.write(_HEAD)
         while chunks < Counts.chunks_each:  # which may change meanwhile, and end a stream that had no end
@@ -65,12 +74,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(framed)
             Counts.chunks += 1
             chunks += 1
-        usage = (
-            _COMMON
-            + f'],"usage":{{"prompt_tokens":{PROMPT_TOKENS},"completion_tokens":{chunks},'
-            f'"total_tokens":{PROMPT_TOKENS + chunks}}}}}\n\n'.encode()
-        )
-        self.transport.write(_framed(_STOP) + _framed(usage) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        self.transport.write(_framed(ending(chunks)) + b"0\r\n\r\n")
         Counts.finished += 1
 
 
