@@ -35,7 +35,7 @@ def main() -> int:
         many_files()
         cores = two_cores()
         with TemporaryDirectory(prefix="weir-bench-") as folder:
-            found = _run(Path(folder), cores, chosen, options.peers)
+            found = _run(Path(folder), cores, chosen, options)
         whole = not options.quick and not options.only and len(options.peers) == len(plan.ALL_PEERS)
         more = _guard(found) if whole else []
     except (CannotRunError, httpx2.HTTPError) as problem:
@@ -85,28 +85,36 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(folder: Path, cores: tuple[int, int], scenarios: Sequence[Scenario], peers: Sequence[str]) -> results.Results:
-    began = time.monotonic()
-    with opened(folder, cores, list(peers)) as arena:
+def _run(
+    folder: Path, cores: tuple[int, int], scenarios: Sequence[Scenario], options: argparse.Namespace
+) -> results.Results:
+    began, load = time.monotonic(), os.getloadavg()[0]
+    with opened(folder, cores, list(options.peers)) as arena:
         versions = {name: one.version for name, one in arena.contestants.items() if one.version}
-        found = results.new(versions)
+        found = results.new(versions, "make bench-quick" if options.quick else "make bench", load)
         found.measures += arena.started
         for scenario in scenarios:
-            found.measures += _rounds(arena, scenario)
+            _rounds(arena, scenario, found)
         found.audit = audit(arena)
     found.minutes = (time.monotonic() - began) / 60
     return found
 
 
-def _rounds(arena: Arena, scenario: Scenario) -> list[Measure]:
+def _rounds(arena: Arena, scenario: Scenario, found: results.Results) -> None:
     """Interleaved: each contestant once a round, so that the machine's mood falls on all."""
-    measures = []
     for number in range(scenario.rounds):
         print(f"bench: {scenario.name}, round {number + 1} of {scenario.rounds}", file=sys.stderr)
         for name in scenario.who(arena):
-            values = scenario.measure(arena, name)
-            measures.append(Measure(scenario.name, name, number, values))
-    return measures
+            try:
+                values = scenario.measure(arena, name)
+            except CannotRunError as problem:
+                if name not in plan.ALL_PEERS:
+                    raise CannotRunError(f"{scenario.name}, {name}: {problem}") from None
+                # A peer that fails under load is a result too.
+                found.failures.append(f"{scenario.name}, round {number + 1}, {name}: {problem}")
+                print(f"bench: {found.failures[-1]}", file=sys.stderr)
+                continue
+            found.measures.append(Measure(scenario.name, name, number, values))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from bench.results import Results, load
 
 _COLOURS = {WEIR: "#0b6e4f", "nginx": "#5b6770", "naive": "#c98a1b", "LiteLLM": "#b23a48", "Portkey": "#4a6fa5"}
 _GREY = "#9aa3a9"
-_SIZES = {plan.MAIN: 300, "10 KB prompts": 10_000, "200 KB prompts": 200_000}
+_SIZES = {plan.MAIN: 300, "10 KB prompts": 10_000, plan.LARGE: 200_000}
 _CONNECTIONS = {plan.ALONE: 1, "8 connections": 8, plan.MAIN: 64, "512 connections": 512}
 _STYLE = {
     "font.size": 10,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bench import plan
 from bench.arena import DIRECT
 from bench.contestants.weir import NAME as WEIR
-from bench.results import Results, Spread, spread
+from bench.results import Results, Spread
 
 
 class Figure(NamedTuple):
@@ -82,4 +82,14 @@ def found(results: Results) -> Iterator[tuple[Figure, Spread]]:
             yield figure, value
 
 
-__all__ = ["FIGURES", "Figure", "found", "spread"]
+def carries(results: Results) -> Iterator[tuple[str, float]]:
+    """What one of each carries when nothing else is the limit: from the CPU that one request, chunk or event takes."""
+    for what, scenario, value in (
+        ("one worker: short requests a second", plan.MAIN, "cpu_us"),
+        ("one worker: requests of 200 KB a second", plan.LARGE, "cpu_us"),
+        ("one worker: stream chunks a second", plan.CHUNKS, "cpu_us"),
+        ("one Redis shard: requests a second", plan.MAIN, "redis_us"),
+        ("one ledger worker's core: events a second", plan.DRAIN, "cpu_us"),
+    ):
+        if (taken := results.spread(scenario, WEIR, value)) is not None:
+            yield what, 1e6 / taken.middle

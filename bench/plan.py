@@ -12,6 +12,7 @@ from bench.scenarios.streaming import Chunks, Open
 START = "cold start"
 OPEN = "open streams"
 CHUNKS = "stream"
+LARGE = "200 KB prompts"
 MAIN = "64 connections"
 ALONE = "1 connection"
 MANY = "many keys"
@@ -38,7 +39,7 @@ FULL: tuple[Scenario, ...] = (
     Crowd("8 connections", connections=8, seconds=4, rounds=3),
     Crowd("512 connections", connections=512, seconds=6, rounds=3),
     Crowd("10 KB prompts", connections=64, seconds=4, rounds=3, size=10_000),
-    Crowd("200 KB prompts", connections=64, seconds=5, rounds=3, size=200_000),
+    Crowd(LARGE, connections=64, seconds=5, rounds=3, size=200_000),
     Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=3),
     Rate("50 requests/s", per_s=50, seconds=6, rounds=3),
     Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, slow=False),
@@ -50,7 +51,7 @@ QUICK: tuple[Scenario, ...] = (
     Start(START, rounds=1),
     Crowd(MAIN, connections=64, seconds=2, rounds=2),
     Crowd(ALONE, connections=1, seconds=1, rounds=2, direct=True),
-    Crowd("200 KB prompts", connections=64, seconds=2, rounds=1, size=200_000, slow=False),
+    Crowd(LARGE, connections=64, seconds=2, rounds=1, size=200_000, slow=False),
     Chunks(CHUNKS, streams=100, chunks=50, pace_ms=20, rounds=1),
     Rate("50 requests/s", per_s=50, seconds=2, rounds=1),
     ManyKeys(MANY, few=10, many=10_000, connections=1, seconds=1, rounds=2),

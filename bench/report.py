@@ -33,11 +33,18 @@ _COLUMNS = {
 def text(results: Results) -> str:
     """Everything, in Markdown that a terminal shows well too."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    run = (
+        f"`{results.command}`, {results.at[:10]}, {results.machine}; {versions}. {results.minutes:.0f} minutes in all; the"
+        f" machine's load average before it was {results.load:.1f}."
+    )
     parts = [
-        f"{results.at[:10]}, {results.machine}; {versions}. {results.minutes:.0f} minutes in all.",
+        run,
         _figures(results),
+        f"**what one of each carries** (a core's second, divided by what one takes)\n\n{_carries(results)}",
         *(f"**{scenario}**\n\n{_scenario(results, scenario)}" for scenario in results.scenarios()),
     ]
+    if results.failures:
+        parts.append("Runs without a measure:\n\n" + "\n".join(f"- {failure}" for failure in results.failures))
     if results.instructions:
         rows = [(name, f"{count:,}") for name, count in results.instructions.items()]
         parts.append(f"**instructions, by callgrind**\n\n{_table(('', 'instructions each'), rows)}")
@@ -64,6 +71,10 @@ def _figures(results: Results) -> str:
         for verdict in [figure.verdict(value.middle)]
     ]
     return _table(("figure", "median (least - most)", "to reach", "aim", ""), rows)
+
+
+def _carries(results: Results) -> str:
+    return _table(("", "each second"), [(what, _number(count)) for what, count in figures.carries(results)])
 
 
 def _bound(figure: figures.Figure, value: float) -> str:

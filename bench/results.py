@@ -31,14 +31,15 @@ class Results(msgspec.Struct):
     audit: Audit | None = None
     instructions: dict[str, int] = {}
     minutes: float = 0.0
+    command: str = ""
+    load: float = 0.0
+    """What else the machine was doing before: runnable processes, averaged over a minute."""
+    failures: list[str] = []
+    """Runs of peers that gave no measure, and why."""
 
     def rounds(self, scenario: str, contestant: str, value: str) -> list[float]:
         """One value in the order of its rounds."""
-        return [
-            one.values[value]
-            for one in self.measures
-            if one.scenario == scenario and one.contestant == contestant and value in one.values
-        ]
+        return list(self._by_round(scenario, contestant, value).values())
 
     def spread(self, scenario: str, contestant: str, value: str) -> Spread | None:
         return spread(self.rounds(scenario, contestant, value))
@@ -47,8 +48,15 @@ class Results(msgspec.Struct):
         self, scenario: str, value: str, ours: str, theirs: str, how: Callable[[float, float], float]
     ) -> Spread | None:
         """Round by round, then the median: neighbours in time share the machine's mood."""
-        pairs = zip(self.rounds(scenario, ours, value), self.rounds(scenario, theirs, value), strict=False)
-        return spread([how(a, b) for a, b in pairs])
+        us, them = self._by_round(scenario, ours, value), self._by_round(scenario, theirs, value)
+        return spread([how(us[number], them[number]) for number in us if number in them])
+
+    def _by_round(self, scenario: str, contestant: str, value: str) -> dict[int, float]:
+        return {
+            one.round: one.values[value]
+            for one in self.measures
+            if one.scenario == scenario and one.contestant == contestant and value in one.values
+        }
 
     def contestants(self, scenario: str) -> list[str]:
         return list(dict.fromkeys(one.contestant for one in self.measures if one.scenario == scenario))
@@ -61,9 +69,9 @@ def spread(values: list[float]) -> Spread | None:
     return Spread(median(values), min(values), max(values)) if values else None
 
 
-def new(versions: dict[str, str]) -> Results:
+def new(versions: dict[str, str], command: str, load: float) -> Results:
     machine = f"{platform.machine()} {platform.system()}, {_processor()}, Python {platform.python_version()}"
-    return Results(datetime.now(UTC).isoformat(timespec="seconds"), machine, versions, [])
+    return Results(datetime.now(UTC).isoformat(timespec="seconds"), machine, versions, [], command=command, load=load)
 
 
 def save(results: Results) -> Path:

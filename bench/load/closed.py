@@ -76,9 +76,7 @@ def run(contestant: Contestant, *, seconds: int, connections: int, size: int = 0
     sample = msgspec.json.decode(lines[-1], type=Sample)
     sample.cpu_s = used
     if not sample.requests or sample.refused or sample.broken:
-        raise CannotRunError(
-            f"{contestant.name}: of {sample.requests} answers {sample.refused} were errors, {sample.broken} broken"
-        )
+        raise CannotRunError(f"of {sample.requests} answers {sample.refused} were errors, {sample.broken} broken")
     return sample
 
 

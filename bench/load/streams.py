@@ -27,7 +27,10 @@ class Streamed(NamedTuple):
 
 def run(way: Way, *, streams: int, ramp_s: float, when_open: Callable[[], None] = lambda: None) -> Streamed:
     """Open streams evenly over `ramp_s`, and read each to its end; `when_open` is called while all are open."""
-    return uvloop.run(_run(way, streams, ramp_s, when_open))
+    try:
+        return uvloop.run(_run(way, streams, ramp_s, when_open))
+    except TimeoutError:
+        raise CannotRunError(f"{streams} streams were not over after {PATIENCE_S:.0f} s") from None
 
 
 class _Stream(asyncio.Protocol):

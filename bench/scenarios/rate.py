@@ -23,5 +23,5 @@ class Rate(NamedTuple):
         with arena.turn(name) as contestant:
             answered = open_loop.run(contestant.plain, rate=self.per_s, seconds=self.seconds)
         if refused := sum(not one.ok for one in answered):
-            raise CannotRunError(f"{name}: of {len(answered)} answers {refused} were errors")
+            raise CannotRunError(f"of {len(answered)} answers {refused} were errors")
         return open_loop.values(answered)

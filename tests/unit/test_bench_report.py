@@ -10,9 +10,10 @@ from bench.results import Results
 
 
 def _results(*measures: tuple[str, str, dict[str, float]]) -> Results:
+    """Two measures a round."""
     found = Results("2026-01-01T00:00:00Z", "a machine", {"Weir": "1"}, [])
     found.measures += [
-        Measure(scenario, name, number, values) for number, (scenario, name, values) in enumerate(measures)
+        Measure(scenario, name, number // 2, values) for number, (scenario, name, values) in enumerate(measures)
     ]
     return found
 
@@ -71,3 +72,14 @@ def test_results_come_back_as_they_were_written(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     found = _results((plan.START, "Weir", {"start_s": 0.5}))
     assert results.load(results.save(found)) == found
+
+
+def test_a_round_that_one_of_two_could_not_finish_is_in_no_ratio() -> None:
+    found = _results(
+        (plan.MAIN, "Weir", {"cpu_us": 60.0}),
+        (plan.MAIN, "other", {}),
+        (plan.MAIN, "Weir", {"cpu_us": 80.0}),
+        (plan.MAIN, "nginx", {"cpu_us": 10.0}),
+    )
+    (_, value), *_ = figures.found(found)
+    assert value == (8.0, 8.0, 8.0)
