@@ -37,6 +37,7 @@ class Arena:
         self.started: list[Measure] = []
         self.keys: Keys | None = None
         self.stack: Stack
+        self.shared: AnswerCounter
         self.behind: tuple[AnswerCounter, Writer]
         """Weir's upstreams are its own, so that they count its requests and no others."""
         self.writers: dict[str, Writer] = {}
@@ -84,6 +85,7 @@ def opened(folder: Path, cores: tuple[int, int], peers: list[str]) -> Iterator[A
     arena = Arena(folder, cores)
     with ExitStack() as running:
         shared = running.enter_context(upstream(folder, "shared"))
+        arena.shared = AnswerCounter(shared)
         own = running.enter_context(upstream(folder, "behind"))
         for name in (DIRECT, "shared", weir.NAME):
             arena.writers[name] = running.enter_context(writer(folder, f"writer-{name}"))

@@ -42,7 +42,7 @@ FULL: tuple[Scenario, ...] = (
     Crowd(LARGE, connections=64, seconds=5, rounds=3, size=200_000),
     Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=3),
     Rate("50 requests/s", per_s=50, seconds=6, rounds=3),
-    Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, slow=False),
+    Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, all=False),
     ManyKeys(MANY, few=10, many=1_000_000, connections=1, seconds=5, rounds=7),
     Drain(DRAIN, keys=1_000_000, seconds=6, rounds=3),
 )

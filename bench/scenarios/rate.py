@@ -14,10 +14,11 @@ class Rate(NamedTuple):
     per_s: int
     seconds: int
     rounds: int
-    slow: bool = True
+    all: bool = True
+    """Or only those that can carry it."""
 
     def who(self, arena: Arena) -> list[str]:
-        return arena.names(slow=self.slow, direct=True)
+        return [name for name in arena.names(direct=True) if self.all or not arena.contestants[name].rests]
 
     def measure(self, arena: Arena, name: str) -> dict[str, float]:
         with arena.turn(name) as contestant:
