@@ -3,13 +3,14 @@ VENV := .venv
 BIN  := $(VENV)/bin
 LOCK := requirements/run.lock
 DEVLOCK := requirements/dev.lock
+PEERS := $(wildcard requirements/peers/*.lock requirements/peers/portkey/*.json) requirements/clients/node.lock
 CLIENTS := $(wildcard requirements/clients/*.lock tests/clients/node/*/package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check faults fuzz mutants bench bench-quick lock lock-clients clean
+.PHONY: help setup setup-dev run test check faults fuzz mutants bench bench-quick bench-accept flame lock lock-clients lock-peers clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
 
@@ -38,17 +39,26 @@ fuzz: setup-dev ## hostile bytes into every reader for an hour (WEIR_FUZZ_SECOND
 mutants: setup-dev ## remove one mechanism at a time, and see its test go red
 	@$(BIN)/python -m tests.mutants
 
-bench-quick: setup-dev ## the same as bench, in under a minute
+bench-quick: setup-dev $(VENV)/peers/.done ## the same as bench in short runs, under 3 minutes; writes no docs
 	@$(BIN)/python -m bench --quick
 
-bench: setup-dev ## Weir and nginx side by side, as ratios in one run
+bench: setup-dev $(VENV)/peers/.done ## Weir beside nginx, LiteLLM, Portkey and a naive proxy; rewrites the table and charts in docs
 	@$(BIN)/python -m bench
+
+bench-accept: setup-dev ## make today's instruction counts the baseline that make bench guards
+	@$(BIN)/python -m bench.guard --accept
+
+flame: setup-dev $(VENV)/peers/.done ## a flame graph of one loaded worker, into docs/charts
+	@$(BIN)/python -m bench.flame
 
 lock: setup-dev ## write the lock files anew (reads the package index)
 	@sh requirements/lock.sh $(BIN)/python
 
 lock-clients: setup-dev ## the same for the SDKs that tests/clients drives
 	@sh requirements/clients/lock.sh $(BIN)/python $(VENV)/clients
+
+lock-peers: $(VENV)/peers/.done ## the same for what the bench runs beside Weir
+	@sh requirements/peers/lock.sh $(BIN)/python $(VENV)/peers
 
 clean: ## remove what set-up made; the data in .weir stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache
@@ -67,4 +77,8 @@ $(VENV)/.dev: $(DEVLOCK) $(VENV)/.run
 
 $(VENV)/clients/.done: requirements/clients.sh $(CLIENTS) | $(VENV)/bin/python
 	@sh requirements/clients.sh $(BIN)/python $(VENV)/clients
+	@touch $@
+
+$(VENV)/peers/.done: requirements/peers.sh $(PEERS) | $(VENV)/bin/python
+	@sh requirements/peers.sh $(BIN)/python $(VENV)/peers
 	@touch $@

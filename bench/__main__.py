@@ -1,95 +1,120 @@
-"""`python -m bench`: Weir and nginx side by side on loopback, as ratios in one run, and an audit of the bill."""
+"""`python -m bench`: Weir beside its peers on loopback, as ratios in one run, with an audit of the bill at the end."""
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import httpx2
 
-from bench import load, nginx, report
+from bench import plan, report, results
+from bench.arena import Arena, opened
 from bench.audit import audit
-from bench.load import CONNECTIONS, Target
-from bench.machine import CannotRunError, cpu_s, ensure_tools, pin, two_cores
-from bench.stack import Stack, weir
-
-
-class Plan(NamedTuple):
-    rounds: int
-    seconds: int
-    alone_seconds: int
-
-
-DEFAULT = Plan(rounds=4, seconds=6, alone_seconds=3)
-QUICK = Plan(rounds=2, seconds=3, alone_seconds=1)
-WARM_UP_S = 1
+from bench.contest import Measure
+from bench.contestants.peers import PEERS
+from bench.guard import counting
+from bench.machine import VALGRIND, CannotRunError, ensure_tools, many_files, two_cores
+from bench.plan import Scenario
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute; the figures are rougher")
-    parser.add_argument("--floor", action="store_true", help="nginx alone, without Weir")
-    options = parser.parse_args()
-    plan = QUICK if options.quick else DEFAULT
+    options = _options()
     # What was started is stopped on the way out of its block, so leave by that way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.docs is not None:
+        return _into_docs(options.docs)
+    scenarios = plan.QUICK if options.quick else plan.FULL
+    chosen = [one for one in scenarios if not options.only or one.name in options.only]
     try:
         ensure_tools()
-        core, _ = two_cores()
+        many_files()
+        cores = two_cores()
         with TemporaryDirectory(prefix="weir-bench-") as folder:
-            results = _compare(plan, Path(folder), core, floor_only=options.floor)
+            found = _run(Path(folder), cores, chosen, options)
+        whole = not options.quick and not options.only and len(options.peers) == len(plan.ALL_PEERS)
+        more = _guard(found) if whole else []
     except (CannotRunError, httpx2.HTTPError) as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    print(report.table(results))
-    print(f"\nwritten to {report.save(results)}")
-    return 1 if results.audit is not None and results.audit.problems else 0
+    print(report.text(found))
+    path = results.save(found)
+    print(f"\nwritten to {path}")
+    if whole:
+        _into_docs(path)
+    return 1 if more or (found.audit is not None and found.audit.problems) else 0
 
 
-def _compare(plan: Plan, folder: Path, core: int, *, floor_only: bool) -> report.Results:
-    with ExitStack() as running:
-        direct = running.enter_context(nginx.upstream(folder, "direct"))
-        proxy = running.enter_context(nginx.proxy(folder, direct))
-        targets = [Target("direct", direct.url), Target("nginx", proxy.url, [proxy.process])]
-        stack, answered = None, None
-        if not floor_only:
-            # An upstream of its own, so that it counts Weir's requests and no others.
-            behind = running.enter_context(nginx.upstream(folder, "behind"))
-            answered = nginx.AnswerCounter(behind)
-            stack = running.enter_context(weir(folder))
-            targets.append(stack.furnish(behind.url))
-        for target in targets:
-            pin(target.processes, core)
-            load.run(target, seconds=WARM_UP_S, connections=CONNECTIONS)
-        results = report.new(plan.seconds, plan.rounds)
-        results.series = {target.name: report.Series() for target in targets}
-        for number in range(plan.rounds):
-            print(f"bench: round {number + 1} of {plan.rounds}", file=sys.stderr)
-            for target in targets:
-                _measure(plan, target, stack, results.series[target.name])
-        if stack is not None and answered is not None:
-            results.audit = audit(stack, answered)
-        return results
+def _guard(found: results.Results) -> list[str]:
+    """Counts the instructions of the hot paths; the names of those that take more than the baseline allows."""
+    print("bench: counting instructions", file=sys.stderr)
+    ensure_tools(VALGRIND)
+    counted = counting.count()
+    found.instructions = counted.instructions
+    lines, more = counting.compared(counted)
+    print("\n".join(lines), file=sys.stderr)
+    return more
 
 
-def _measure(plan: Plan, target: Target, stack: Stack | None, series: report.Series) -> None:
-    """The crowd tells CPU and throughput, the lone caller latency; what the ledger still has to do is waited for."""
-    if stack is not None:
-        stack.wait_until_drained()
-    stores = stack.stores() if stack is not None and target.name == "weir" else []
-    if target.processes:  # the upstream alone would only measure itself
-        before = cpu_s(stores)
-        series.crowd.append(load.run(target, seconds=plan.seconds, connections=CONNECTIONS))
-        if stores:
-            series.stores_cpu_s.append(cpu_s(stores) - before)
-    if stores and stack is not None:
-        stack.wait_until_drained()
-    series.alone.append(load.run(target, seconds=plan.alone_seconds, connections=1))
+def _into_docs(path: Path) -> int:
+    """The table between its marks in docs/performance.md, and the charts beside it."""
+    try:
+        print(f"written to {report.into_docs(results.load(path))}")
+    except (OSError, ValueError) as problem:
+        print(f"bench: {path} is not a saved run: {problem}", file=sys.stderr)
+        return 2
+    environment = {**os.environ, "PYTHONPATH": str(PEERS / "tools")}
+    charts = [sys.executable, "-m", "bench.charts", str(path), str(report.DOCS / "charts")]
+    return subprocess.run(charts, env=environment, check=False).returncode
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under 3 minutes; the figures are rougher")
+    parser.add_argument("--only", action="append", help="a scenario, such as 'stream'; may be repeated")
+    parser.add_argument(
+        "--docs", type=Path, metavar="RESULTS", help="measure nothing: write docs from a saved full run"
+    )
+    parser.add_argument("--peers", nargs="*", choices=plan.ALL_PEERS, default=plan.ALL_PEERS, help="beside Weir")
+    return parser.parse_args()
+
+
+def _run(
+    folder: Path, cores: tuple[int, int], scenarios: Sequence[Scenario], options: argparse.Namespace
+) -> results.Results:
+    began, load = time.monotonic(), os.getloadavg()[0]
+    with opened(folder, cores, list(options.peers)) as arena:
+        versions = {name: one.version for name, one in arena.contestants.items() if one.version}
+        found = results.new(versions, "make bench-quick" if options.quick else "make bench", load)
+        found.measures += arena.started
+        for scenario in scenarios:
+            _rounds(arena, scenario, found)
+        found.audit = audit(arena)
+    found.minutes = (time.monotonic() - began) / 60
+    return found
+
+
+def _rounds(arena: Arena, scenario: Scenario, found: results.Results) -> None:
+    """Interleaved: each contestant once a round, so that the machine's mood falls on all."""
+    for number in range(scenario.rounds):
+        print(f"bench: {scenario.name}, round {number + 1} of {scenario.rounds}", file=sys.stderr)
+        for name in scenario.who(arena):
+            try:
+                values = scenario.measure(arena, name)
+            except CannotRunError as problem:
+                if name not in plan.ALL_PEERS:
+                    raise CannotRunError(f"{scenario.name}, {name}: {problem}") from None
+                # A peer that fails under load is a result too.
+                found.failures.append(f"{scenario.name}, round {number + 1}, {name}: {problem}")
+                print(f"bench: {found.failures[-1]}", file=sys.stderr)
+                continue
+            found.measures.append(Measure(scenario.name, name, number, values))
 
 
 if __name__ == "__main__":

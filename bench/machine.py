@@ -1,18 +1,24 @@
 """The machine: what must be installed on it, its two cores, and what a process has used of them."""
 
 import os
+import resource
 import select
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO
 
 import psutil
 
 TOOLS = {"nginx": "nginx-light", "wrk": "wrk"}
+VALGRIND = {"valgrind": "valgrind"}
+START_TIMEOUT_S = 60.0
+FILES = 16_384
 INSTALL_TIMEOUT_S = 120.0
 _SBIN = "/usr/sbin:/sbin"
 
@@ -21,10 +27,10 @@ class CannotRunError(Exception):
     """One line for the person who asked; nothing was measured."""
 
 
-def ensure_tools() -> None:
-    """Installs nginx and wrk from the system's packages where that is allowed."""
+def ensure_tools(tools: Mapping[str, str] = TOOLS) -> None:
+    """Installs what is missing from the system's packages where that is allowed."""
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SBIN}"
-    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
     if not missing:
         return
     install = f"apt-get install {' '.join(missing)}"
@@ -67,6 +73,15 @@ def cpu_s(processes: Iterable[psutil.Process]) -> float:
     return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
+def many_files() -> None:
+    """Thousands of streams are open at once, here and in every child."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if allowed < FILES // 2:
+        raise CannotRunError(f"this needs {FILES // 2} open files, and {most} are allowed: see ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -87,6 +102,34 @@ def started(
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextmanager
+def server(
+    folder: Path, name: str, command: list[str], port: int, *, environment: dict[str, str] | None = None
+) -> Iterator[psutil.Process]:
+    """A server for as long as the block lasts, once it listens on `port`; what it says is in the folder."""
+    log = folder / f"{name}.err"
+    with (
+        log.open("ab") as errors,
+        started(command, environment=environment, stdout=errors.fileno(), log=errors) as child,
+    ):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not listens(port):
+            if child.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text().strip().splitlines()
+                raise CannotRunError(f"{name} did not start: {said[-1] if said else 'it says nothing'}")
+            time.sleep(0.02)
+        yield psutil.Process(child.pid)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def family(root: psutil.Process) -> list[psutil.Process]:
+    return [root, *root.children(recursive=True)]
 
 
 def read_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:

@@ -1,120 +1,125 @@
-"""What was measured, as a table for a person and as JSON for the next run."""
+"""The results as tables: for the terminal, and between two marks of docs/performance.md."""
 
-import platform
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
-import msgspec
-
+from bench import figures
 from bench.audit import Audit
-from bench.load import CONNECTIONS, Sample
+from bench.results import Results, Spread
 
-RESULTS = Path(__file__).with_name("results")
-
-
-class Series(msgspec.Struct):
-    """One target's samples, in the order of the rounds."""
-
-    crowd: list[Sample] = []
-    """At 64 connections."""
-    alone: list[Sample] = []
-    """At one."""
-    stores_cpu_s: list[float] = []
-
-
-class Results(msgspec.Struct):
-    at: str
-    machine: str
-    seconds: int
-    rounds: int
-    series: dict[str, Series]
-    audit: Audit | None = None
-
-
-def new(seconds: int, rounds: int) -> Results:
-    machine = f"{platform.machine()} {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return Results(datetime.now(UTC).isoformat(timespec="seconds"), machine, seconds, rounds, {})
+DOCS = Path(__file__).parent.parent / "docs"
+BEGIN, END = "<!-- bench: from here -->", "<!-- bench: to here -->"
+_COLUMNS = {
+    "requests_per_s": "requests/s",
+    "events": "events",
+    "events_per_s": "events/s",
+    "chunks": "chunks",
+    "cpu_us": "CPU us each",
+    "redis_us": "Redis us each",
+    "busy": "core busy",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "max_ms": "max ms",
+    "late_p99_ms": "sender late p99 ms",
+    "first_ms": "first chunk ms",
+    "behind_s": "behind s",
+    "start_s": "start s",
+    "kb": "KB a stream",
+    "rss_mb": "resident MB",
+    "redis_rss_mb": "Redis MB",
+}
 
 
-def save(results: Results) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    name = results.at.replace(":", "").replace("+0000", "Z")
-    path = RESULTS / f"{name}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+def text(results: Results) -> str:
+    """Everything, in Markdown that a terminal shows well too."""
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    run = (
+        f"`{results.command}`, {results.at[:10]}, {results.machine}; {versions}. {results.minutes:.0f} minutes in all; the"
+        f" machine's load average before it was {results.load:.1f}."
+    )
+    parts = [
+        run,
+        _figures(results),
+        f"**what one of each carries** (a core's second, divided by what one takes)\n\n{_carries(results)}",
+        *(f"**{scenario}**\n\n{_scenario(results, scenario)}" for scenario in results.scenarios()),
+    ]
+    if results.failures:
+        parts.append("Runs without a measure:\n\n" + "\n".join(f"- {failure}" for failure in results.failures))
+    if results.instructions:
+        rows = [(name, f"{count:,}") for name, count in results.instructions.items()]
+        parts.append(f"**instructions, by callgrind**\n\n{_table(('', 'instructions each'), rows)}")
+    if results.audit is not None:
+        parts.append(_audit(results.audit))
+    return "\n\n".join(parts)
+
+
+def into_docs(results: Results) -> Path:
+    """Rewrites what lies between the marks."""
+    path = DOCS / "performance.md"
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no place for the table, between {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{text(results)}\n\n{END}{after}")
     return path
 
 
-def table(results: Results) -> str:
-    heading = f"Medians of {results.rounds} interleaved rounds of {results.seconds} s (and half the spread)"
-    columns = f"{'requests/s':>18}{'CPU/request':>19}{'busy':>7}{'p50':>10}{'p99':>10}{'':4}{'p50':>10}{'p99':>10}"
-    lines = [
-        f"{heading}; one core for the one under test, one for load, upstream and stores.",
-        "",
-        f"{'':10}{f'at {CONNECTIONS} connections':^64}{'':4}{'at one':^20}",
-        f"{'':10}{columns}",
+def _figures(results: Results) -> str:
+    rows = [
+        (figure.name, _range(value, figure.unit), _bound(figure, figure.at_least), _bound(figure, figure.aim), verdict)
+        for figure, value in figures.found(results)
+        for verdict in [figure.verdict(value.middle)]
     ]
-    for name, series in results.series.items():
-        lines.append(f"{name:10}{_crowd(series.crowd):64}{'':4}{_alone(series.alone)}")
-    lines += _ratios(results.series)
-    if results.audit is not None:
-        lines += _audit(results.audit)
-    return "\n".join(lines)
+    return _table(("figure", "median (least - most)", "to reach", "aim", ""), rows)
 
 
-def _crowd(samples: Sequence[Sample]) -> str:
-    if not samples:
+def _carries(results: Results) -> str:
+    return _table(("", "each second"), [(what, _number(count)) for what, count in figures.carries(results)])
+
+
+def _bound(figure: figures.Figure, value: float) -> str:
+    return f"{'>=' if figure.higher else '<='} {_number(value)} {figure.unit}".rstrip()
+
+
+def _scenario(results: Results, scenario: str) -> str:
+    names = results.contestants(scenario)
+    columns = [value for value in _COLUMNS if any(results.rounds(scenario, name, value) for name in names)]
+    rows = [(name, *(_cell(results.spread(scenario, name, value)) for value in columns)) for name in names]
+    return _table(("", *(_COLUMNS[value] for value in columns)), rows)
+
+
+def _cell(value: Spread | None) -> str:
+    if value is None:
         return ""
-    speed, cpu = _spread(samples, lambda s: s.requests_per_s), _spread(samples, lambda s: s.cpu_us_per_request)
-    return (
-        f"{f'{speed[0]:,.0f} ({speed[1]:.0%})':>18}{f'{cpu[0]:.1f} us ({cpu[1]:.0%})':>19}"
-        f"{median(s.busy for s in samples):>7.0%}{_ms(samples, lambda s: s.p50_us)}{_ms(samples, lambda s: s.p99_us)}"
+    wide = (value.most - value.least) / 2 / value.middle if value.middle else 0.0
+    return f"{_number(value.middle)} ({wide:.0%})" if value.most > value.least else _number(value.middle)
+
+
+def _range(value: Spread, unit: str) -> str:
+    low, high = _number(value.least), _number(value.most)
+    return f"{_number(value.middle)} {unit}".rstrip() + (f" ({low} - {high})" if low != high else "")
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(heading, *rows, strict=True)]
+    lines = [heading, ["-" * max(width, 3) for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
 
-def _alone(samples: Sequence[Sample]) -> str:
-    return f"{_ms(samples, lambda s: s.p50_us)}{_ms(samples, lambda s: s.p99_us)}"
-
-
-def _ratios(series: dict[str, Series]) -> list[str]:
-    """Ratios round by round, then their median: neighbours in time share the machine's mood."""
-    floor, ours, direct = series.get("nginx"), series.get("weir"), series.get("direct")
-    if floor is None or ours is None or direct is None:
-        return []
-    pairs = list(zip(ours.crowd, floor.crowd, strict=True))
-    cpu = median(a.cpu_us_per_request / b.cpu_us_per_request for a, b in pairs)
-    speed = median(b.requests_per_s / a.requests_per_s for a, b in pairs)
-    ends = list(zip(ours.alone, direct.alone, strict=True))
-    p50, p99 = median(a.p50_us - b.p50_us for a, b in ends), median(a.p99_us - b.p99_us for a, b in ends)
-    lines = [
-        "",
-        f"CPU per metered request: {cpu:.1f}x nginx's unmetered one (to reach 10, aim 6); {speed:.1f}x fewer requests",
-        (
-            f"added latency at one connection: p50 {p50 / 1000:.2f} ms (to reach 0.9, aim 0.6),"
-            f" p99 {p99 / 1000:.2f} ms (to reach 2.0, aim 1.0)"
-        ),
-    ]
-    if ours.stores_cpu_s:
-        store = median(used / one.requests * 1e6 for used, one in zip(ours.stores_cpu_s, ours.crowd, strict=True))
-        lines.append(f"Redis CPU per request: {store:.0f} us (to reach 80, aim 55)")
-    return lines
-
-
-def _audit(audit: Audit) -> list[str]:
+def _audit(audit: Audit) -> str:
     ends = ", ".join(f"{count:,} {end}" for end, count in sorted(audit.events.items())) or "none"
     cost, charged = f"${audit.cost_nanos / 1e9:,.6f}", f"${audit.charged_nanos / 1e9:,.6f}"
-    counts = f"audit: the upstream answered {audit.answered:,}; usage events: {ends}; cost {cost}, charged {charged}"
-    verdicts = [f"audit: DIFFERS: {problem}" for problem in audit.problems]
-    return ["", counts, *(verdicts or ["audit: the books agree to the nano-dollar"])]
-
-
-def _spread(samples: Sequence[Sample], figure: Callable[[Sample], float]) -> tuple[float, float]:
-    """The median, and half the distance from least to most as a share of it."""
-    values = [figure(sample) for sample in samples]
-    middle = median(values)
-    return middle, (max(values) - min(values)) / 2 / middle if middle else 0.0
-
-
-def _ms(samples: Sequence[Sample], figure: Callable[[Sample], float]) -> str:
-    return f"{f'{median(map(figure, samples)) / 1000:.2f} ms':>10}"
+    line = (
+        f"Audit: the upstreams answered {audit.answered:,} of Weir's requests, {audit.streams:,} of them streams; usage"
+        f" events: {ends}; they cost {cost}, charged were {charged}."
+    )
+    verdicts = [f"DIFFERS: {problem}." for problem in audit.problems]
+    return " ".join([line, *(verdicts or ["The books agree to the nano-dollar."])])

@@ -1,4 +1,4 @@
-"""Weir itself: `weir up` in a directory that is thrown away, and an account, an upstream, a model and a key in it."""
+"""Weir itself: `weir up` in a directory that is thrown away, as its operator sees it."""
 
 import json
 import os
@@ -14,128 +14,107 @@ from typing import Any
 import httpx2
 import msgspec
 import psutil
+import redis
 
-from bench.load import Target
-from bench.machine import CannotRunError, read_line, started
+from bench.machine import START_TIMEOUT_S, CannotRunError, family, read_line, started
+from ledger import keyspace
 
-MODEL = "gpt-4.1"
-INPUT_NANOS = 2_000  # a token; $2 a million
-OUTPUT_NANOS = 8_000
-GRANT_USD = "1000000.00"
-LIMITS = {"requests_per_minute": 60_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 10_000}
-START_TIMEOUT_S = 60.0
-DRAIN_TIMEOUT_S = 30.0
-PAGE = 500
+DRAIN_TIMEOUT_S = 60.0
 
 
 class Stack:
-    """A running Weir, as its operator sees it."""
+    """A running Weir."""
 
-    def __init__(self, root: psutil.Process, urls: dict[str, str]) -> None:
+    def __init__(self, root: psutil.Process, urls: dict[str, str], data: Path) -> None:
         self.gateway_url = urls["gateway"]
-        self._ops_url = urls["ops"]
+        self.data = data
+        self.stores = {name: str(url) for name, url in json.loads((data / "stores.json").read_text()).items()}
         self._root = root
-        self.admin = httpx2.Client(
+        self._redis = redis.Redis.from_url(self.stores["redis"])
+        self._admin = httpx2.Client(
             base_url=f"{urls['admin']}/v1",
             headers={"authorization": f"Bearer {urls['admin_token']}"},
             timeout=60.0,
             trust_env=False,
         )
-        self.account = ""
 
-    def furnish(self, upstream_url: str) -> Target:
-        """What one caller needs; answers what to load."""
-        self.account = self._post("/accounts", {"name": "bench", "limits": LIMITS})["id"]
-        self._post(f"/accounts/{self.account}/grants", {"amount_usd": GRANT_USD, "kind": "top_up"})
-        upstream = {"name": "nginx", "provider": "openai_compatible", "base_url": f"{upstream_url}/v1"}
-        self._post("/upstreams", {**upstream, "credential": "sk-bench"})
-        model = {
-            "upstreams": [{"upstream": "nginx", "model": MODEL}],
-            "price": {
-                "input_per_million_usd": _per_million_usd(INPUT_NANOS),
-                "output_per_million_usd": _per_million_usd(OUTPUT_NANOS),
-            },
-            "max_output_tokens": 32_768,
-        }
-        self._checked(self.admin.put(f"/models/{MODEL}", json=model))
-        key = self._post(f"/accounts/{self.account}/api-keys", {"name": "bench"})["key"]
-        return Target("weir", f"{self.gateway_url}/openai", self.workers(), key)
+    def environment(self, **more: str) -> dict[str, str]:
+        """For another of Weir's commands on the same books."""
+        key = (self.data / "master.key").read_text().strip()
+        stores = {"WEIR_REDIS_URL": self.stores["redis"], "WEIR_MONGO_URL": self.stores["mongo"]}
+        return {**environment(self.data), **stores, "WEIR_MASTER_KEY": key, **more}
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return _checked(self._admin.post(path, json=body, headers={"idempotency-key": str(uuid.uuid4())}))
+
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return _checked(self._admin.put(path, json=body))
+
+    def get(self, path: str) -> dict[str, Any]:
+        return _checked(self._admin.get(path))
 
     def workers(self) -> list[psutil.Process]:
         """The gateway's worker processes: those that listen on its port and have no child that does."""
-        port = int(self.gateway_url.rsplit(":", 1)[1])
-        family = [self._root, *self._root.children(recursive=True)]
-        listening = [process for process in family if _listens(process, port)]
-        parents = {process.ppid() for process in listening}
-        workers = [process for process in listening if process.pid not in parents]
-        if not workers:
-            raise CannotRunError("no process of `weir up` listens on the gateway's port")
-        return workers
+        return workers(self._root, self.gateway_url)
 
-    def stores(self) -> list[psutil.Process]:
-        """Redis, if it is ours."""
-        family = self._root.children(recursive=True)
-        return [process for process in family if process.name().startswith(("valkey", "redis"))]
+    def redis_server(self) -> list[psutil.Process]:
+        return [process for process in family(self._root) if process.name().startswith(("valkey", "redis"))]
 
-    def wait_until_drained(self) -> None:
-        """Until no event waits for MongoDB, so that the ledger is not at work while something else is measured."""
-        deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._backlog() == 0 and self.balance()["held_nanos"] == 0:
-                return
-            time.sleep(0.3)
-        raise CannotRunError(f"usage events still wait for MongoDB {DRAIN_TIMEOUT_S:.0f} s after the load")
+    def ledger(self) -> list[psutil.Process]:
+        return [process for process in family(self._root) if process.cmdline()[1:3] == ["-m", "ledger"]]
 
-    def balance(self) -> dict[str, int]:
-        answer = self._checked(self.admin.get(f"/accounts/{self.account}"))
-        balance: dict[str, int] = answer["balance"]
-        return balance
+    def waiting(self) -> int:
+        """Events that wait for MongoDB, and holds of requests that have not ended."""
+        asked = self._redis.pipeline(transaction=False)
+        for partition in keyspace.PARTITIONS:
+            asked.xlen(keyspace.usage(partition))
+            asked.zcard(keyspace.due(partition))
+        return sum(asked.execute())
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Every usage event of the account, page by page."""
-        query: dict[str, Any] = {"limit": PAGE}
-        while True:
-            page = self._checked(self.admin.get(f"/accounts/{self.account}/usage", params=query))
-            yield from page["items"]
-            if page["next_cursor"] is None:
-                return
-            query["cursor"] = page["next_cursor"]
+    def wait_until_drained(self, *, patience_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Until nothing waits, so that the ledger is not at work while something else is measured."""
+        deadline = time.monotonic() + patience_s
+        while self.waiting():
+            if time.monotonic() > deadline:
+                raise CannotRunError(f"usage events still wait for MongoDB {patience_s:.0f} s after the load")
+            time.sleep(0.1)
 
-    def _backlog(self) -> float:
-        page = httpx2.get(f"{self._ops_url}/metrics", trust_env=False).text
-        lines = [line for line in page.splitlines() if line.startswith("weir_ledger_backlog")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._checked(self.admin.post(path, json=body, headers={"idempotency-key": str(uuid.uuid4())}))
-
-    def _checked(self, answer: httpx2.Response) -> dict[str, Any]:
-        if not answer.is_success:
-            request = answer.request
-            raise CannotRunError(f"{request.method} {request.url.path}: {answer.status_code} {answer.text[:300]}")
-        value: dict[str, Any] = msgspec.json.decode(answer.content)
-        return value
+    def close(self) -> None:
+        self._admin.close()
+        self._redis.close()
 
 
-@contextmanager
-def weir(folder: Path) -> Iterator[Stack]:
-    environment = {
+def workers(root: psutil.Process, url: str) -> list[psutil.Process]:
+    """Which of a family of processes answer at this URL."""
+    port = int(url.rsplit(":", 1)[1])
+    listening = [process for process in family(root) if _listens(process, port)]
+    parents = {process.ppid() for process in listening}
+    found = [process for process in listening if process.pid not in parents]
+    if not found:
+        raise CannotRunError("no process of Weir listens on the gateway's port")
+    return found
+
+
+def environment(data: Path) -> dict[str, str]:
+    """Weir's settings, and nothing of the caller's own."""
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("WEIR_")},
         "WEIR_GATEWAY_ADDR": "127.0.0.1:0",
         "WEIR_ADMIN_ADDR": "127.0.0.1:0",
         "WEIR_OPS_ADDR": "127.0.0.1:0",
         "WEIR_ALLOW_PRIVATE_UPSTREAMS": "1",
-        "WEIR_DATA_DIR": str(folder / "weir"),
+        "WEIR_DATA_DIR": str(data),
     }
-    log = folder / "weir.err"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """`weir up` for as long as the block."""
+    data, log = folder / "weir", folder / "weir.err"
+    command = [sys.executable, "-m", "weir", "up", "--json"]
     with (
         log.open("wb") as errors,
-        started(
-            [sys.executable, "-m", "weir", "up", "--json"],
-            environment=environment,
-            stdout=subprocess.PIPE,
-            log=errors,
-        ) as child,
+        started(command, environment=environment(data), stdout=subprocess.PIPE, log=errors) as child,
     ):
         line = read_line(child, START_TIMEOUT_S)
         try:
@@ -143,13 +122,19 @@ def weir(folder: Path) -> Iterator[Stack]:
         except ValueError:
             said = log.read_text().strip().splitlines()
             raise CannotRunError(f"`weir up` did not start: {said[-1] if said else 'it says nothing'}") from None
-        stack = Stack(psutil.Process(child.pid), urls)
-        with stack.admin:
+        stack = Stack(psutil.Process(child.pid), urls, data)
+        try:
             yield stack
+        finally:
+            stack.close()
 
 
-def _per_million_usd(nanos_per_token: int) -> str:
-    return f"{nanos_per_token / 1000:.2f}"
+def _checked(answer: httpx2.Response) -> dict[str, Any]:
+    if not answer.is_success:
+        request = answer.request
+        raise CannotRunError(f"{request.method} {request.url.path}: {answer.status_code} {answer.text[:300]}")
+    value: dict[str, Any] = msgspec.json.decode(answer.content)
+    return value
 
 
 def _listens(process: psutil.Process, port: int) -> bool:

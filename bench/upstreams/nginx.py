@@ -1,8 +1,5 @@
-"""nginx twice: as the upstream, answering a fixed chat completion, and as the floor: a proxy that does nothing else."""
+"""nginx, run in a folder: as the upstream, which answers a fixed chat completion; the floor's proxy uses it too."""
 
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +8,12 @@ from typing import NamedTuple
 import httpx2
 import psutil
 
-from bench.machine import CannotRunError, free_port, started
+from bench.machine import free_port, server
 
 PROMPT_TOKENS = 19
 COMPLETION_TOKENS = 10
-START_TIMEOUT_S = 10.0
 
-_ANSWER = (
+ANSWER = (
     '{"id":"chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT","object":"chat.completion","created":1741569952,'
     '"model":"gpt-4.1-2025-04-14","choices":[{"index":0,"message":{"role":"assistant","content":"Hello! How can '
     "I assist you today? I am here to help with whatever you need, whether it is a question or a longer task."
@@ -26,14 +22,14 @@ _ANSWER = (
     f'"total_tokens":{PROMPT_TOKENS + COMPLETION_TOKENS},'
     '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
     '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"service_tier":"default"}'
-)
+).encode()
 
 # One process: nothing else to find, to pin and to measure, and no worker under another user.
 _FRAME = """
 daemon off; master_process off; pid {folder}/{name}.pid; error_log {folder}/{name}.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 16000; }}
 http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; client_body_buffer_size 64k;
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; client_body_buffer_size 512k;
   client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy;
   fastcgi_temp_path {folder}/{name}-1; uwsgi_temp_path {folder}/{name}-2; scgi_temp_path {folder}/{name}-3;
   {inside}
@@ -44,15 +40,6 @@ _UPSTREAM = """
     listen 127.0.0.1:{port} backlog=4096; default_type application/json;
     location / {{ return 200 '{answer}'; }}
     location = /status {{ stub_status; }}
-  }}
-"""
-_PROXY = """
-  upstream u {{ server 127.0.0.1:{to}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
-      proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-    }}
   }}
 """
 
@@ -69,14 +56,7 @@ class Nginx(NamedTuple):
 @contextmanager
 def upstream(folder: Path, name: str) -> Iterator[Nginx]:
     port = free_port()
-    with _run(folder, name, port, _UPSTREAM.format(port=port, answer=_ANSWER)) as process:
-        yield Nginx(port, process)
-
-
-@contextmanager
-def proxy(folder: Path, to: Nginx) -> Iterator[Nginx]:
-    port = free_port()
-    with _run(folder, "proxy", port, _PROXY.format(port=port, to=to.port)) as process:
+    with run(folder, name, port, _UPSTREAM.format(port=port, answer=ANSWER.decode())) as process:
         yield Nginx(port, process)
 
 
@@ -95,27 +75,10 @@ class AnswerCounter:
 
 
 @contextmanager
-def _run(folder: Path, name: str, port: int, inside: str) -> Iterator[psutil.Process]:
+def run(folder: Path, name: str, port: int, inside: str) -> Iterator[psutil.Process]:
+    """An nginx with this inside its `http` block, once it listens on `port`."""
     config = folder / f"{name}.conf"
-    config.write_text(_FRAME.format(folder=folder, name=name, inside=inside))
     log = folder / f"{name}.err"
-    with (
-        log.open("wb") as errors,
-        started(
-            ["nginx", "-p", str(folder), "-e", str(log), "-c", str(config)],
-            stdout=subprocess.DEVNULL,
-            log=errors,
-        ) as child,
-    ):
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not _listens(port):
-            if child.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text().strip().splitlines()
-                raise CannotRunError(f"nginx did not start: {said[-1] if said else 'it says nothing'}")
-            time.sleep(0.02)
-        yield psutil.Process(child.pid)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    config.write_text(_FRAME.format(folder=folder, name=name, inside=inside))
+    with server(folder, name, ["nginx", "-p", str(folder), "-e", str(log), "-c", str(config)], port) as process:
+        yield process

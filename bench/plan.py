@@ -1,0 +1,60 @@
+"""What is run, in which order, and for how long: the full bench in under 30 minutes, the quick one in under 3."""
+
+from typing import Protocol
+
+from bench.arena import PEERS, Arena
+from bench.scenarios.crowd import Crowd
+from bench.scenarios.many_keys import Drain, ManyKeys
+from bench.scenarios.rate import Rate
+from bench.scenarios.start import Start
+from bench.scenarios.streaming import Chunks, Open
+
+START = "cold start"
+OPEN = "open streams"
+CHUNKS = "stream"
+LARGE = "200 KB prompts"
+MAIN = "64 connections"
+ALONE = "1 connection"
+MANY = "many keys"
+DRAIN = "ledger"
+
+
+class Scenario(Protocol):
+    """One kind of measurement: who takes part, and one run of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rounds(self) -> int: ...
+    def who(self, arena: Arena) -> list[str]: ...
+    def measure(self, arena: Arena, name: str) -> dict[str, float]: ...
+
+
+# What wants untouched processes goes first; what leaves a million keys behind goes last.
+FULL: tuple[Scenario, ...] = (
+    Open(OPEN, streams=2_000, rounds=3),
+    Start(START, rounds=5),
+    Crowd(MAIN, connections=64, seconds=6, rounds=5),
+    Crowd(ALONE, connections=1, seconds=3, rounds=5, direct=True),
+    Crowd("8 connections", connections=8, seconds=4, rounds=3),
+    Crowd("512 connections", connections=512, seconds=6, rounds=3),
+    Crowd("10 KB prompts", connections=64, seconds=4, rounds=3, size=10_000),
+    Crowd(LARGE, connections=64, seconds=5, rounds=3, size=200_000),
+    Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=3),
+    Rate("50 requests/s", per_s=50, seconds=6, rounds=3),
+    Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, all=False),
+    ManyKeys(MANY, few=10, many=1_000_000, connections=1, seconds=5, rounds=7),
+    Drain(DRAIN, keys=1_000_000, seconds=6, rounds=3),
+)
+QUICK: tuple[Scenario, ...] = (
+    Open(OPEN, streams=2_000, rounds=1),
+    Start(START, rounds=1),
+    Crowd(MAIN, connections=64, seconds=2, rounds=2),
+    Crowd(ALONE, connections=1, seconds=1, rounds=2, direct=True),
+    Crowd(LARGE, connections=64, seconds=2, rounds=1, size=200_000, slow=False),
+    Chunks(CHUNKS, streams=100, chunks=50, pace_ms=20, rounds=1),
+    Rate("50 requests/s", per_s=50, seconds=2, rounds=1),
+    ManyKeys(MANY, few=10, many=10_000, connections=1, seconds=1, rounds=2),
+    Drain(DRAIN, keys=10_000, seconds=3, rounds=1),
+)
+ALL_PEERS = tuple(PEERS)
