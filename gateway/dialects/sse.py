@@ -7,6 +7,7 @@ import re
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
 _LONGEST_END = 4
+_CR = ord("\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -25,7 +26,11 @@ class Frames:
         """The frames that are complete now; joined with what came before and `rest()` they are the bytes fed."""
         text: bytes | bytearray = data
         begun = 0
-        if self._rest:
+        if not self._rest:
+            # Nearly always: one frame, whole, with line feeds only.
+            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and data.find(_CR) < 0:
+                return [data]
+        else:
             # Of what waits, only the last bytes are looked at again: those that a blank line may have begun with.
             begun = max(len(self._rest) - _LONGEST_END + 1, 0)
             self._rest += data
