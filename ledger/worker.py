@@ -41,6 +41,7 @@ class Worker:
         self._auditor = Auditor(cold, link)
         self._stated_up_to = ""
         self._on_ready = on_ready
+        self._ready = False
         self._leads = asyncio.Event()
         self._open = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -96,13 +97,16 @@ class Worker:
 
     async def _look_after_partitions(self) -> None:
         if not self._leads.is_set():
+            # One that stands by is ready as soon as another looks after all of them.
+            if not self._ready and not await reopen.closed_partitions(self._link):
+                self._tell_ready()
             return
         closed = await reopen.closed_partitions(self._link)
         if not closed:
             if not self._open.is_set():
                 await consumer.prepare(self._link)
                 self._open.set()
-                self._on_ready()
+                self._tell_ready()
             return
         self._open.clear()
         try:
@@ -116,6 +120,10 @@ class Worker:
             return
         metrics.REOPENED.inc(report.partitions)
         log.get().info("opened", count=report.partitions, seq=report.adopted, term=self._lease.term)
+
+    def _tell_ready(self) -> None:
+        self._ready = True
+        self._on_ready()
 
     async def _move_events(self) -> None:
         if not await self._is_open():

@@ -80,6 +80,15 @@ class Stack:
     def base_url(self) -> str:
         return f"{self.gateway}/openai/v1"
 
+    @property
+    def stores(self) -> dict[str, str]:
+        """The URLs of its own stores: `redis` and `mongo`."""
+        return dict(json.loads((Path(self.env["WEIR_DATA_DIR"]) / "stores.json").read_text()))
+
+    @property
+    def master_key(self) -> str:
+        return (Path(self.env["WEIR_DATA_DIR"]) / "master.key").read_text().strip()
+
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """The admin API's answer; an error fails the test with its text."""
         async with http(base_url=f"{self.admin}/v1") as client:

@@ -73,7 +73,7 @@ def app(metrics: Metrics, children: Callable[[], list[Child]]) -> Starlette:
 
     async def readyz(_request: Request) -> Response:
         state = {child.name: _state(child) for child in children()}
-        ready = all(word == "ready" for word in state.values())
+        ready = bool(state) and all(word == "ready" for word in state.values())
         body = {"status": "ready" if ready else "not ready", "processes": state}
         return JSONResponse(body, status_code=200 if ready else 503)
 

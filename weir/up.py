@@ -97,7 +97,9 @@ async def _alone(name: str, settings: Settings) -> None:
     try:
         async with _ops_server(metrics, children, settings):
             if name == "gateway":
-                own = gateway_workers(settings, listen("WEIR_GATEWAY_ADDR", settings.gateway_addr), metrics.env)
+                # Kept by its name: its workers inherit it, and it would be closed with its last one here.
+                sock = listen("WEIR_GATEWAY_ADDR", settings.gateway_addr)
+                own = gateway_workers(settings, sock, metrics.env)
             elif name == "ledger":
                 own = [python_child("ledger", "ledger", metrics.env)]
             else:

@@ -32,7 +32,7 @@ async def test_a_healthy_installation_and_one_that_can_lose_charges(stack: Stack
     assert found["appendfsync"] == (True, "always")
     text = subprocess.run([*WEIR, "doctor"], env=stack.env, capture_output=True, text=True, check=False).stdout
     assert "ok    appendfsync" in text
-    redis = client(_stores(stack)["redis"])
+    redis = client(stack.stores["redis"])
     await redis.config_set("appendfsync", "everysec")
     status, found = doctor(stack)
     assert status == 1
@@ -45,7 +45,7 @@ async def test_a_healthy_installation_and_one_that_can_lose_charges(stack: Stack
 async def test_a_new_master_key_seals_everything_anew(tmp_path: Path) -> None:
     with running_stack(tmp_path / "data") as stack:
         await stack.model("http://127.0.0.1:9")
-        old = (tmp_path / "data" / "master.key").read_text().strip()
+        old = stack.master_key
         new = base64.b64encode(os.urandom(32)).decode()
         status, found = doctor(stack, WEIR_MASTER_KEY=new)
         assert (status, found["secrets"][0]) == (1, False)
@@ -56,7 +56,7 @@ async def test_a_new_master_key_seals_everything_anew(tmp_path: Path) -> None:
         status, found = doctor(stack, "--rewrap", **rotated)
         assert (status, found["secrets"]) == (0, (True, "2 sealed anew"))
         assert doctor(stack, WEIR_MASTER_KEY=new)[0] == 0
-        cold = ColdBook(_stores(stack)["mongo"])
+        cold = ColdBook(stack.stores["mongo"])
         upstream = await cold.upstreams.find_one()
         assert upstream is not None
         vault = Vault(base64.b64decode(new))
@@ -70,7 +70,3 @@ def test_servers_that_are_away_are_a_line_each(stack: Stack) -> None:
     assert status == 1
     assert "check WEIR_REDIS_URL" in found["Redis"][1]
     assert "check WEIR_MONGO_URL" in found["MongoDB"][1]
-
-
-def _stores(stack: Stack) -> dict[str, str]:
-    return dict(json.loads((Path(stack.env["WEIR_DATA_DIR"]) / "stores.json").read_text()))

@@ -1,10 +1,8 @@
 """What a request costs Redis, by the server's own count: one admit and one settle, and no other command."""
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,7 @@ NAMES = {script.sha.decode(): script.name for script in hot.SCRIPTS}
 
 @pytest.fixture
 async def server(stack: Stack) -> AsyncIterator[Redis]:
-    stores = json.loads((Path(stack.env["WEIR_DATA_DIR"]) / "stores.json").read_text())
+    stores = stack.stores
     async with Redis.from_url(stores["redis"]) as client:
         yield client
 
