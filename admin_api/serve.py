@@ -9,6 +9,7 @@ import sys
 
 import uvicorn
 from pymongo.errors import PyMongoError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from admin_api.app import create_app
 from admin_api.problems import MONGO_AWAY, REDIS_AWAY
@@ -116,13 +117,11 @@ async def _serve(server: _Server, listener: socket.socket, cold: ColdBook, redis
 async def _tell_when_ready(server: _Server, cold: ColdBook, redis: Caller) -> None:
     """Write `ready` to WEIR_READY_FD once this serves and both stores have answered."""
     await server.up.wait()
-    while True:
-        try:
+    away = retry_if_exception_type((*REDIS_AWAY, *MONGO_AWAY))
+    async for attempt in AsyncRetrying(retry=away, wait=wait_random_exponential(0.05, max=1)):
+        with attempt:
             await redis.command("PING")
             await cold.client.admin.command("ping")
-            break
-        except (*REDIS_AWAY, *MONGO_AWAY):
-            await asyncio.sleep(0.1)
     fd = os.environ.get("WEIR_READY_FD")
     if fd:
         os.write(int(fd), b"ready\n")

@@ -4,6 +4,7 @@ import asyncio
 
 import uvloop
 from pymongo.errors import ConnectionFailure
+from tenacity import RetryCallState, retry, retry_if_exception_type, wait_random_exponential
 
 from ledger import log, process, publish
 from ledger.cluster import SCHEME
@@ -34,17 +35,18 @@ async def run(settings: Settings) -> None:
         await cold.close()
 
 
+def _waiting(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    log.get().warning("waiting_for_mongodb", attempts=state.attempt_number, exc=state.outcome.exception())
+
+
+@retry(
+    retry=retry_if_exception_type(ConnectionFailure), wait=wait_random_exponential(0.2, max=2), before_sleep=_waiting
+)
 async def _prepare(cold: ColdBook, vault: Vault) -> None:
     """Indexes, instance and pepper, once MongoDB answers: a worker that starts before it waits for it."""
-    while True:
-        try:
-            await cold.prepare()
-            await publish.ensure_pepper(cold, vault)
-        except ConnectionFailure as error:
-            log.get().warning("waiting_for_mongodb", exc=error)
-            await asyncio.sleep(1)
-        else:
-            return
+    await cold.prepare()
+    await publish.ensure_pepper(cold, vault)
 
 
 def main() -> None:
