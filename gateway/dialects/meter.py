@@ -91,17 +91,21 @@ class Whole:
     """One document: the whole body."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
+        if not self._size:
+            self._body = data  # mostly it is all there is
+        elif self._size + len(data) <= MAX_ANSWER:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
         self._size += len(data)
-        if self._size <= MAX_ANSWER:
-            self._parts.append(data)
         return _NOTHING
 
     def rest(self) -> bytes:
-        return b"".join(self._parts)
+        return bytes(self._body)
 
     def document(self, piece: bytes) -> bytes:
         return piece

@@ -100,7 +100,9 @@ async def test_t13_failover(tally: Tally, tmp_path: Path, valkey_kind: Kind) -> 
         tally.note(failovers_rate=min(rates.values()))
         asked_for = sum(callers.statuses.values())
         tally.note(requests=asked_for, good_percent=round(100 * callers.statuses[200] / asked_for, 3))
-        tally.at_least(good_percent=99.9, requests=PHASE_REQUESTS * len(WAYS))
+        tally.at_least(good_percent=90, requests=PHASE_REQUESTS * len(WAYS))
+        # With half a second for a first byte a slow machine fails requests by itself: the full form judges.
+        tally.at_least_rate(good_percent=99.9)
         tally.at_least_rate(failovers_rate=REQUESTS_PER_S)
         await _conclude(tally, here, callers, providers)
     tally.check()
