@@ -20,7 +20,7 @@ run: setup ## start everything on this machine with a demo account, and print li
 	@exec $(BIN)/weir up --demo
 
 test: setup-dev ## install and pass every test
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 check: setup-dev ## lint, strict types, import contracts
 	@$(BIN)/ruff check .

@@ -34,6 +34,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 _ROOT = Path(__file__).parent.parent
 _TOGETHER = {
     "tests/faults/": "faults",
+    "tests/clients/": "clients",
     "tests/integration/test_up.py": "up",
     "tests/integration/test_sentinel.py": "up",
 }
