@@ -32,7 +32,7 @@ class Admission:
 
     async def identify(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
         """Whose key this is, before a byte of the body is read; strangers cannot fill memory."""
-        key = keys.form(secret)
+        key = keys.parse(secret)
         if key is None:
             raise invalid_key()
         snapshot = self._snapshots.known(key)

@@ -43,12 +43,7 @@ def new_id() -> str:
 
 
 def parse(key: bytes) -> KeyId | None:
-    """The partition and id of a well-formed key, or None for anything that no operator can have issued."""
-    return form(key) if is_whole(key) else None
-
-
-def form(key: bytes) -> KeyId | None:
-    """The partition and id that a key names, whatever its checksum says."""
+    """The partition and id that a key names, None if it has not the form of one; `is_whole` looks at its checksum."""
     match = _FORM.match(key)
     return None if match is None else KeyId(match[1].decode(), match[2].decode())
 

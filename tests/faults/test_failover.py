@@ -25,7 +25,9 @@ CALLERS = 160  # that no request waits for a caller to be free
 LATE_S = 0.02  # what is later than that is let go: a burst to catch up would measure itself
 NAMED = "openai-version"
 USUAL_S, SLOW_S = 0.01, 0.1
-FIRST_BYTE_WITHIN_S = 0.5
+FIRST_BYTE_WITHIN_S = (
+    asked(full=500, short=2_000) / 1_000
+)  # beside other tests half a second is no sign of a dead upstream
 USUAL = Behaviour(first_byte_delay_s=USUAL_S)
 WAYS = {
     "usual": USUAL,
@@ -100,9 +102,7 @@ async def test_t13_failover(tally: Tally, tmp_path: Path, valkey_kind: Kind) -> 
         tally.note(failovers_rate=min(rates.values()))
         asked_for = sum(callers.statuses.values())
         tally.note(requests=asked_for, good_percent=round(100 * callers.statuses[200] / asked_for, 3))
-        tally.at_least(good_percent=90, requests=PHASE_REQUESTS * len(WAYS))
-        # With half a second for a first byte a slow machine fails requests by itself: the full form judges.
-        tally.at_least_rate(good_percent=99.9)
+        tally.at_least(good_percent=99.9, requests=PHASE_REQUESTS * len(WAYS))
         tally.at_least_rate(failovers_rate=REQUESTS_PER_S)
         await _conclude(tally, here, callers, providers)
     tally.check()

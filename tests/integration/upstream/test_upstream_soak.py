@@ -1,4 +1,4 @@
-"""Thousands of requests in a storm: every answer that is read is the answer to what was asked, and all is given back."""
+"""Ten thousand requests in a storm: every answer that is read is the answer to what was asked, and all is given back."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ import httpx2
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from tests.integration.upstream.peers import Peer, bare, upstream
 
-REQUESTS = 4_000
+REQUESTS = 10_000
 AT_ONCE = 48
 CONNECTIONS = 32
 TIMEOUTS = Timeouts(5, 0.3, 5, 30)
@@ -124,7 +124,7 @@ async def test_no_answer_goes_astray_and_no_connection_is_lost() -> None:
             for _ in range(AT_ONCE):
                 group.create_task(storm.caller(numbers))
         assert sum(storm.ends.values()) == REQUESTS, (seed, storm.ends)
-        assert storm.ends["answered"] > REQUESTS * 0.5, (seed, storm.ends)
+        assert storm.ends["answered"] > REQUESTS * 0.6, (seed, storm.ends)
         assert min(storm.ends[end] for end in ("answered", "cancelled", "closed", "ReadError", "ReadTimeout")) > 0
         assert (fast.counts["busy"], fast.counts["waiting"]) == (0, 0), (seed, fast.counts)
         await server.until(lambda: server.open <= fast.counts["idle"])
