@@ -13,7 +13,7 @@ from tests.faults.load import HOLD
 from tests.faults.options import RECOVERY_S, Tally, asked
 from tests.faults.proxy import FaultProxy
 from tests.faults.servers import Kind, RedisServer, since, started
-from tests.faults.world import World, worker_here, world
+from tests.faults.world import World, ledger_process, worker_here, world
 from tests.stack import eventually
 
 WIPES = asked(full=20, short=3)
@@ -27,9 +27,10 @@ REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", 
 async def test_t7_wipe(main_kind: Kind, tally: Tally, tmp_path: Path, mongo_url: str) -> None:
     """What was acknowledged and not yet in MongoDB is said again, as by a gateway that keeps it until a barrier."""
     redis = RedisServer(main_kind, tmp_path / "redis")
+    # A process of its own, as in production: here the callers, who ask without a pause, would take turns with it.
+    ledger = ledger_process(tmp_path, redis.url, mongo_url)
     async with (
-        started(redis),
-        worker_here(redis.url, mongo_url),
+        started(redis, ledger),
         world(tally, redis.url, mongo_url, count=ACCOUNTS, pace_s=0.02) as here,
     ):
         load = here.load
