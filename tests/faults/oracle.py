@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
+from operator import gt
 
 from ledger import keyspace
 from ledger.audit import Report, audit
@@ -28,13 +30,15 @@ class Verdict:
 
 
 async def drained(redis: Link, *, seconds: float = 60) -> None:
-    """Until MongoDB has every event, and every claim is judged."""
+    """Until MongoDB has every event, and every claim is judged; fails after so many `seconds` in which nothing moved."""
     streams = [name(p) for p in keyspace.PARTITIONS for name in (keyspace.usage, keyspace.claims)]
 
     async def waiting() -> int:
         return sum(map(int, await asyncio.gather(*(redis.command("XLEN", stream) for stream in streams))))
 
-    await eventually(waiting, lambda count: count == 0, seconds=seconds)
+    left = await waiting()
+    while left:
+        left = await eventually(waiting, partial(gt, left), seconds=seconds)
 
 
 async def verdict(cold: ColdBook, redis: Link, customers: list[Customer], records: dict[str, Record]) -> Verdict:
