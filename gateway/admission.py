@@ -42,8 +42,9 @@ class Admission:
             raise invalid_key()
         try:
             # A refusal from memory would be a lag: read again what may have changed, and decide on that.
-            snapshot = await self._snapshots.fetch(key)
-            await self._catalogues.refresh(key.partition)
+            seen = await hot.look(self._redis, key.partition, key.id)
+            snapshot = self._snapshots.remember(key, seen)
+            await self._catalogues.load(seen.config)
         except StoreUnavailable:
             raise unavailable() from None
         opened = self._catalogues.now

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from ledger import catalogue, common_metrics, keyspace, policy
+from ledger import catalogue, common_metrics, hot, keyspace, policy
 from ledger.catalogue import Catalogue, Upstream
-from ledger.hot import Place, Versions
+from ledger.hot import Place, Seen, Versions
 from ledger.keys import Digester, KeyId
 from ledger.link import Caller
 from ledger.vault import Vault
@@ -62,7 +62,10 @@ class Catalogues:
     async def refresh(self, partition: str) -> Opened | None:
         """Load the version that the partition asks for, if it is newer than ours."""
         raw: bytes | None = await self._redis.command("HGET", keyspace.meta(partition), "config")
-        version = int(raw or 0)
+        return await self.load(int(raw or 0))
+
+    async def load(self, version: int) -> Opened | None:
+        """Load this version, if it is newer than ours."""
         if version and (self.now is None or version > self.now.book.version):
             text: bytes | None = await self._redis.command("GET", keyspace.config(version))
             if text is not None:
@@ -99,18 +102,18 @@ class Snapshots:
 
     async def fetch(self, key: KeyId) -> Snapshot | None:
         """Read the key and its account anew; None if there is no such key."""
-        names = ("digest", "pepper", "acct", "line", "ver", "policy", "rpm", "tpm", "status", "exp")
-        row: list[bytes | None] = await self._redis.command("HMGET", keyspace.api_key(key.partition, key.id), *names)
-        digest, pepper, account, line, version, key_policy, rpm, tpm, status, expires = row
+        return self.remember(key, await hot.look(self._redis, key.partition, key.id))
+
+    def remember(self, key: KeyId, seen: Seen) -> Snapshot | None:
+        """Make a snapshot of what was seen; None if there is no such key."""
+        digest, pepper, account, line, version, key_policy, rpm, tpm, status, expires = seen.key
+        account_version, account_policy, account_status = seen.account
         if not (digest and pepper and account and line and version and key_policy):
             self._known.pop(key.id, None)
             return None
-        place = Place(key.partition, account.decode(), key.id, line.decode())
-        account_key = keyspace.account(key.partition, place.account)
-        row = await self._redis.command("HMGET", account_key, "ver", "policy", "status")
-        account_version, account_policy, account_status = row
         if not account_version or not account_policy:
             return None
+        place = Place(key.partition, account.decode(), key.id, line.decode())
         allowed = policy.key_policy(key_policy)
         snapshot = Snapshot(
             place=place,

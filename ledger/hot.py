@@ -25,7 +25,8 @@ BARRIER = Script("barrier")
 DEBIT = Script("debit")
 SEAL = Script("seal")
 RESTORE = Script("restore")
-SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE)
+LOOK = Script("look")
+SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 
 LEASE_US = 45_000_000
 BACKLOG_BOUND = 1_000_000  # events of a partition that wait for MongoDB; above it nothing new is admitted
@@ -100,6 +101,14 @@ class Debited(NamedTuple):
     repeat: bool
 
 
+class Seen(NamedTuple):
+    """What `look` saw: the version of the config, and the values of key and account in the order of the script's header."""
+
+    config: int
+    key: list[bytes | None]
+    account: list[bytes | None]
+
+
 class Record(NamedTuple):
     """What `restore` puts at one key: its kind and words are listed in the script's header."""
 
@@ -142,6 +151,13 @@ async def admit(
         return Admitted._make((choice - 1, amount, at_us, *used_us, bool(free)))
     word = _word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
+
+
+async def look(redis: Caller, partition: str, key_id: str) -> Seen:
+    """Read a key, its account and the config's version in one round trip; whatever decides on them is checked by admit."""
+    keys = (keyspace.meta(partition), keyspace.api_key(partition, key_id))
+    config, key, account = await redis.run(LOOK, keys, [keyspace.account(partition, "")])
+    return Seen(int(config or 0), key, account)
 
 
 class End(TypedDict, total=False):

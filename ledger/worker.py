@@ -5,6 +5,7 @@ It is on the availability path (only it opens partitions), so run two: the secon
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,9 @@ from ledger.link import Caller, StoreUnavailable
 
 _PASSING = (PyMongoError, RedisError, StoreUnavailable, Fenced, reopen.Superseded, OSError, TimeoutError)
 _LEASE_EVERY_S = 2.0
+# A batch costs both servers a write to disk, however few events it has, and the callers wait for the same disk.
+_GATHER_S = 0.1
+_ENOUGH = 1_000
 _LOOK_EVERY_S = 0.25
 _SWEEP_EVERY_S = 1.0
 _PENDING_EVERY_S = 1.0
@@ -128,7 +132,9 @@ class Worker:
     async def _move_events(self) -> None:
         if not await self._is_open():
             return
-        await self._consumer.step()
+        began = time.monotonic()
+        if 0 < await self._consumer.step() < _ENOUGH:
+            await asyncio.sleep(max(_GATHER_S - (time.monotonic() - began), 0))
 
     async def _sweep(self) -> None:
         """Without the lease too: holds must be freed while MongoDB is away, and the script sees to it that it is once."""

@@ -1,4 +1,4 @@
-"""progress, sweep, grant and publish: each word, and the whole partition after it."""
+"""progress, sweep, grant, publish and look: each word, and the whole partition after it."""
 
 from typing import Any, Literal
 
@@ -254,3 +254,19 @@ async def test_publish_wrong_types(books: Books, key: str) -> None:
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await hot.publish(books.link, P, KEY, 2, {"status": "revoked"})
     assert await books.picture() == before
+
+
+async def test_look_sees_a_key_its_account_and_the_config(books: Books) -> None:
+    await books.key(version=2, acct="acc", line="line", digest="d", pepper="1", policy="{}", rpm=7)
+    before = await books.picture()
+    seen = await hot.look(books.link, P, "key")
+    assert seen.config == 1
+    assert seen.key == [b"d", b"1", b"acc", b"line", b"2", b"{}", b"7", None, b"active", None]
+    assert seen.account == [b"1", None, b"active"]
+    assert await books.picture() == before
+
+
+async def test_look_sees_nothing_where_nothing_is(books: Books) -> None:
+    assert await hot.look(books.link, P, "nobody") == hot.Seen(1, [None] * 10, [None] * 3)
+    await books.key(version=2, acct="gone")
+    assert (await hot.look(books.link, P, "key")).account == [None] * 3
