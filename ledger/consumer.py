@@ -1,8 +1,8 @@
-"""From stream to MongoDB: read a batch, write it, then acknowledge and delete. Nothing third.
+"""From stream to MongoDB: read what is there, write it, then delete it. Nothing third.
 
 At least once in, exactly once kept: `_id` is the request's, a duplicate with the same digest is success, another digest is
-a conflict that is parked with both in `dead_events`. Only the lease's holder consumes, under one consumer name, so what a
-dead worker had read but not acknowledged is simply read again first.
+a conflict that is parked with both in `dead_events`. Only the lease's holder consumes, and an event stays in its stream
+until MongoDB has it; so every read begins at the beginning, and what a dead worker had read is simply read again.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from typing import Any
 from bson.int64 import Int64
 from pymongo.errors import BulkWriteError
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ledger import debits, events, keyspace, log, metrics, reopen
 from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
@@ -23,28 +22,13 @@ BATCH = 200  # of each stream
 BLOCK_MS = 500
 POLL_S = 0.05
 BRAKE = 100  # unreadable events in one batch: more than bad luck, so stop instead of parking everything
-_CONSUMER = "worker"
+_BEGINNING = "0"
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]
 
 
 class BrakePulled(Exception):
     """Too many events of a batch cannot be read: a release that does not fit, not a damaged entry."""
-
-
-async def prepare(redis: Caller) -> None:
-    """Make the consumer groups, from the streams' beginnings: `$` would skip what was booked before."""
-    made = (
-        redis.command("XGROUP", "CREATE", keyspace.usage(p), keyspace.CONSUMER_GROUP, "0", "MKSTREAM")
-        for p in keyspace.PARTITIONS
-    )
-    for result in await asyncio.gather(*made, return_exceptions=True):
-        if isinstance(result, ResponseError) and str(result).startswith("BUSYGROUP"):
-            continue
-        if isinstance(result, OutOfMemoryError):
-            continue  # a full server has its groups, or the first read says so; what is not drained stays full
-        if isinstance(result, BaseException):
-            raise result
 
 
 class Consumer:
@@ -58,51 +42,40 @@ class Consumer:
         self._cold = cold
         self._link = link
         self._reader = reader
-        self._resuming = True
         self.writing = asyncio.Lock()  # whoever sums up what MongoDB has holds it, so that no batch arrives half-way
         self.open_days: dict[str, str] = {}  # per partition, the first day that is not sealed
 
-    def resume(self) -> None:
-        """Begin again with what was read and not acknowledged, by us or by a worker before us."""
-        self._resuming = True
-
     async def step(self) -> int:
         """Move one batch; how many events it had. Waits up to BLOCK_MS when there are none."""
-        start = "0" if self._resuming else ">"
-        entries = await (self._wait(start) if self._reader is not None else self._poll(start))
-        if self._resuming and not entries:
-            self._resuming = False
+        entries = await (self._wait() if self._reader is not None else self._poll())
+        lag_s = 0.0
         if entries:
             async with self.writing:
                 await self._write(entries)
             await self._forget(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
-            metrics.LAG_SECONDS.set(max(time.time() - oldest_ms / 1000, 0))
-        elif not self._resuming:
-            metrics.LAG_SECONDS.set(0)
+            lag_s = max(time.time() - oldest_ms / 1000, 0)
+        metrics.LAG_SECONDS.set(lag_s)
         return len(entries)
 
-    async def _wait(self, start: str) -> list[Entry]:
+    async def _wait(self) -> list[Entry]:
         assert self._reader is not None
-        streams: Any = {keyspace.usage(p): start for p in keyspace.PARTITIONS}
-        block = None if self._resuming else BLOCK_MS
-        group = keyspace.CONSUMER_GROUP
+        streams: Any = dict.fromkeys(map(keyspace.usage, keyspace.PARTITIONS), _BEGINNING)
         try:
-            return _entries(await self._reader.xreadgroup(group, _CONSUMER, streams, count=BATCH, block=block))
+            return _entries(await self._reader.xread(streams, count=BATCH, block=BLOCK_MS))
         except RuntimeError as error:  # what uvloop calls a write to a connection that was reset meanwhile
             raise StoreUnavailable("the reader's connection is closed") from error
 
-    async def _poll(self, start: str) -> list[Entry]:
-        group = ("XREADGROUP", "GROUP", keyspace.CONSUMER_GROUP, _CONSUMER, "COUNT", BATCH, "STREAMS")
+    async def _poll(self) -> list[Entry]:
         keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
-        replies = await asyncio.gather(*(self._link.command(*group, key, start, key=key) for key in keys))
+        read = ("XREAD", "COUNT", BATCH, "STREAMS")
+        replies = await asyncio.gather(*(self._link.command(*read, key, _BEGINNING, key=key) for key in keys))
         found: list[Entry] = []
         for reply in replies:
             for stream, batch in reply.items() if isinstance(reply, dict) else reply or []:  # RESP3 or RESP2
                 for entry_id, flat in batch:
-                    fields = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
-                    found.append((stream.decode(), entry_id, fields))
-        if not found and not self._resuming:
+                    found.append((stream.decode(), entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
+        if not found:
             await asyncio.sleep(POLL_S)
         return found
 
@@ -110,8 +83,6 @@ class Consumer:
         documents, dead = [], []
         for entry in entries:
             stream, entry_id, fields = entry
-            if not fields:
-                continue  # deleted after an earlier write whose acknowledgement was lost
             try:
                 documents.append(self._document(_partition(stream), fields))
             except events.Unreadable as error:
@@ -170,16 +141,11 @@ class Consumer:
             await self._cold.reposted.update_one({"_id": _id}, {"$setOnInsert": number}, upsert=True)
 
     async def _forget(self, entries: list[Entry]) -> None:
-        """Acknowledge and delete, together per stream: an entry acknowledged but not deleted would stay for ever."""
         by_stream: dict[str, list[bytes]] = {}
         for stream, entry_id, _ in entries:
             by_stream.setdefault(stream, []).append(entry_id)
-        await asyncio.gather(
-            *(
-                self._link.transaction(stream, ("XACK", stream, keyspace.CONSUMER_GROUP, *ids), ("XDEL", stream, *ids))
-                for stream, ids in by_stream.items()
-            )
-        )
+        deletions = (self._link.command("XDEL", stream, *ids, key=stream) for stream, ids in by_stream.items())
+        await asyncio.gather(*deletions)
 
 
 def _entries(raw: Any) -> list[Entry]:
@@ -189,7 +155,7 @@ def _entries(raw: Any) -> list[Entry]:
     for stream, batches in pairs:
         for batch in batches:
             for entry_id, fields in [batch] if isinstance(batch, tuple) else batch:
-                found.append((stream.decode(), entry_id, fields or {}))
+                found.append((stream.decode(), entry_id, fields))
     return found
 
 

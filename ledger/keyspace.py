@@ -5,7 +5,6 @@ All keys of one account carry the same hash tag `{pXX}`, so a script touches one
 
 SCHEMA = "w1"
 PARTITIONS = tuple(f"{n:02x}" for n in range(256))
-CONSUMER_GROUP = "ledger"
 
 
 def _key(partition: str, name: str) -> str:

@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ledger import claims, consumer, debits, keyspace, log, metrics, publish, reopen, statements, sweeper
+from ledger import claims, debits, keyspace, log, metrics, publish, reopen, statements, sweeper
 from ledger.auditor import Auditor
 from ledger.cold import ColdBook, now
 from ledger.consumer import Consumer
@@ -79,7 +79,6 @@ class Worker:
                 faults += 1
                 if faults in (1, 10, 100):
                     log.get().warning("retrying", step=step.__name__.strip("_"), attempts=faults, exc=error)
-                self._consumer.resume()
             pause = max(seconds, min(0.05 * 2**faults, 2.0) if faults else 0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause or 0.001)
@@ -94,7 +93,6 @@ class Worker:
                 self._stated_up_to = ""
                 self._auditor.forget()
                 self._leads.set()
-                self._consumer.resume()
             elif not held:
                 self._leads.clear()
                 self._open.clear()
@@ -108,7 +106,6 @@ class Worker:
         closed = await reopen.closed_partitions(self._link)
         if not closed:
             if not self._open.is_set():
-                await consumer.prepare(self._link)
                 self._open.set()
                 self._tell_ready()
             return
@@ -126,8 +123,10 @@ class Worker:
         log.get().info("opened", count=report.partitions, seq=report.adopted, term=self._lease.term)
 
     def _tell_ready(self) -> None:
-        self._ready = True
-        self._on_ready()
+        """Once, however often partitions have to be opened again."""
+        if not self._ready:
+            self._ready = True
+            self._on_ready()
 
     async def _move_events(self) -> None:
         if not await self._is_open():

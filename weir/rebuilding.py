@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import consumer, publish, reopen
+from ledger import publish, reopen
 from ledger.cold import ColdBook
 from ledger.lease import LEASE_MS, Lease
 from ledger.link import Caller
@@ -56,7 +56,6 @@ async def under_lease(cold: ColdBook, redis: Caller, *, progress: Any) -> Rebuil
         report = reopen.Report(0, 0, 0)
         if closed:
             report = await reopen.reopen(cold, redis, closed, term=lease.term, progress=progress)
-            await consumer.prepare(redis)
             await publish.complete_pending(cold, redis)
     except reopen.Superseded:
         raise fail("another ledger worker took over meanwhile, and goes on with it") from None

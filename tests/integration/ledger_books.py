@@ -4,7 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from ledger import consumer, facts, hot, keyspace, publish, reopen
+from ledger import facts, hot, keyspace, publish, reopen
 from ledger.audit import Report, audit
 from ledger.cold import ColdBook, Document
 from ledger.consumer import Consumer
@@ -63,22 +63,18 @@ class Ledger:
             await self.admit(rid)
             await self.settle(rid, cost)
 
-    async def consumer(self) -> Consumer:
-        await consumer.prepare(self.link)
+    def consumer(self) -> Consumer:
         return Consumer(self.cold, self.link, self.reader)
 
     async def move(self, moving: Consumer | None = None) -> int:
         """Move everything that waits."""
-        moving, moved = moving or await self.consumer(), 0
+        moving, moved = moving or self.consumer(), 0
         while await self.waiting():
             moved += await moving.step()
         return moved
 
     async def waiting(self) -> int:
         return int(await self.link.command("XLEN", keyspace.usage(P)))
-
-    async def pending(self) -> int:
-        return int((await self.link.command("XPENDING", keyspace.usage(P), keyspace.CONSUMER_GROUP))[0])
 
     async def kept(self) -> list[Document]:
         return await self.cold.usage.find().sort("_id").to_list()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from ledger import consumer, debits, keyspace
+from ledger import debits, keyspace
 from ledger.audit import audit
 from ledger.cold import ColdBook, Document
 from ledger.consumer import Consumer
@@ -49,10 +49,7 @@ async def path(api: Api) -> str:
 
 
 async def move(cold: ColdBook, redis: Link, reader: Redis) -> None:
-    await consumer.prepare(redis)
     moving = Consumer(cold, redis, reader)
-    while await moving.step():
-        pass
     while await moving.step():
         pass
 

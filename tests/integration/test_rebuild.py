@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from ledger import consumer, hot, keyspace, publish, rebuild, reopen, statements
+from ledger import hot, keyspace, publish, rebuild, reopen, statements
 from ledger.auditor import Auditor
 from ledger.cold import ColdBook, now
 from ledger.consumer import Consumer
@@ -203,7 +203,6 @@ async def lost_tail(ledger: Ledger) -> bytes:
     await ledger.link.command("DEL", keyspace.usage(P))
     await ledger.link.command("HSET", keyspace.meta(P), "seq", 1, "server", "another")
     await rebuilt(ledger)
-    await consumer.prepare(ledger.link)
     words = [part for pair in entry.items() for part in pair] if isinstance(entry, dict) else entry
     return await ledger.link.command("XADD", keyspace.usage(P), "*", *words)  # type: ignore[no-any-return]
 

@@ -10,7 +10,7 @@ from gateway.spill import Spill
 from ledger import claims, hot, keyspace, publish, reopen, request_id
 from ledger.audit import audit
 from ledger.cold import ColdBook, now
-from ledger.consumer import Consumer, prepare
+from ledger.consumer import Consumer
 from ledger.facts import Facts, encode
 from ledger.hot import Offer, Place, Versions
 from ledger.link import Link
@@ -69,7 +69,6 @@ async def open_books(cold: ColdBook, redis: Link, vault: Vault, *, term: int = 1
         return len(found)
 
     await eventually(closed, lambda count: count == 0)
-    await prepare(redis)
 
 
 async def admitted(redis: Link) -> Settlement:

@@ -166,7 +166,7 @@ async def test_a_statement_is_never_written_over(ledger: Ledger) -> None:
 async def test_what_comes_later_belongs_to_the_day_that_is_open(ledger: Ledger) -> None:
     """An event that a lost server had posted reaches the consumer after its day was stated."""
     await post(ledger, day(1))
-    consumer = await ledger.consumer()
+    consumer = ledger.consumer()
     consumer.open_days[P] = day(0)
     yesterday_us = int((now() - timedelta(days=1)).timestamp()) * 1_000_000
     fields: dict[str, Any] = {"seq": 2, "epoch": 1, "end": "settled", "rid": "stray", "spent": 10}
