@@ -6,6 +6,7 @@ from bench.arena import PEERS, Arena
 from bench.scenarios.crowd import Crowd
 from bench.scenarios.many_keys import Drain, ManyKeys
 from bench.scenarios.rate import Rate
+from bench.scenarios.scripts import Scripts
 from bench.scenarios.start import Start
 from bench.scenarios.streaming import Chunks, Open
 
@@ -17,6 +18,7 @@ MAIN = "64 connections"
 ALONE = "1 connection"
 MANY = "many keys"
 DRAIN = "ledger"
+SCRIPTS = "admit and settle"
 
 
 class Scenario(Protocol):
@@ -41,6 +43,7 @@ FULL: tuple[Scenario, ...] = (
     Crowd("10 KB prompts", connections=64, seconds=4, rounds=3, size=10_000),
     Crowd(LARGE, connections=64, seconds=5, rounds=3, size=200_000),
     Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=3),
+    Scripts(SCRIPTS, requests=8_000, at_once=16, rounds=7),
     Rate("50 requests/s", per_s=50, seconds=6, rounds=3),
     Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, all=False),
     ManyKeys(MANY, few=10, many=1_000_000, connections=1, seconds=5, rounds=7),
@@ -53,6 +56,7 @@ QUICK: tuple[Scenario, ...] = (
     Crowd(ALONE, connections=1, seconds=1, rounds=2, direct=True),
     Crowd(LARGE, connections=64, seconds=2, rounds=1, size=200_000, slow=False),
     Chunks(CHUNKS, streams=100, chunks=50, pace_ms=20, rounds=1),
+    Scripts(SCRIPTS, requests=4_000, at_once=16, rounds=2),
     Rate("50 requests/s", per_s=50, seconds=2, rounds=1),
     ManyKeys(MANY, few=10, many=10_000, connections=1, seconds=1, rounds=2),
     Drain(DRAIN, keys=10_000, seconds=3, rounds=1),

@@ -15,6 +15,7 @@ _COLUMNS = {
     "events_per_s": "events/s",
     "chunks": "chunks",
     "cpu_us": "CPU us each",
+    "scripts_us": "scripts us each",
     "redis_us": "Redis us each",
     "busy": "core busy",
     "p50_ms": "p50 ms",
