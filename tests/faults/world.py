@@ -3,9 +3,12 @@
 import asyncio
 import base64
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from operator import lt
 from pathlib import Path
 from unittest.mock import patch
 
@@ -22,7 +25,8 @@ from tests.faults import customers
 from tests.faults.customers import Customer
 from tests.faults.load import Load
 from tests.faults.options import Tally
-from tests.faults.servers import Ended, Program, python
+from tests.faults.servers import Ended, Program, python, since
+from tests.stack import eventually
 
 KEY = base64.b64encode(MASTER_KEY).decode()
 
@@ -45,6 +49,19 @@ async def lead_again(worker: Program, cold: ColdBook) -> None:
             continue
         return
     raise AssertionError("the worker never led")
+
+
+async def written_again(cold: ColdBook) -> float:
+    """Until the worker has written an event that MongoDB did not have; the seconds since MongoDB answered again."""
+    began = time.monotonic()
+
+    async def newest() -> str:
+        event = await cold.usage.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        return str(event["_id"]) if event else ""
+
+    before = await newest()
+    await eventually(newest, partial(lt, before))
+    return since(began)
 
 
 @asynccontextmanager
