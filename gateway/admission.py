@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from gateway import declined, quotes, standins
 from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, versions
@@ -126,7 +126,7 @@ class Admission:
                     input_estimate=estimate,
                     most_output=first.most_output,
                     tokens=Tokens(estimate, quote.likely_output),
-                    facts=msgspec.structs.replace(began, free=True) if reply.free else began,
+                    facts=replace(began, free=True) if reply.free else began,
                     costs_nothing=free,
                 )
             if reply.word == "STALE" and not fresh:
@@ -136,7 +136,7 @@ class Admission:
                 cap = 0 if fitted else declined.fitting_cap(reply, models, wish, snapshot)
                 if not cap:
                     raise declined.refusal(reply, models, wish, snapshot)
-                asked, fitted = asked._replace(cap=cap), True
+                asked, fitted = replace(asked, cap=cap), True
         raise unavailable("Settings are changing right now; please try again.")
 
     async def _again(self, key: KeyId) -> Snapshot:

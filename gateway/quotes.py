@@ -6,7 +6,8 @@ rate that may apply (wire.md 8, design.md section 4).
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.dialects.shape import Asked
 from ledger.catalogue import Model
@@ -24,7 +25,7 @@ _TOKENS_A_SECOND = 10
 _ENCODED = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{2000,}")
 
 
-class Quote(NamedTuple):
+class Quote(msgspec.Struct, frozen=True, gc=False):
     """Nano-USD, dearest first, with the output cap (tokens of one choice) that each covers."""
 
     amounts: list[int]

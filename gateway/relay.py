@@ -5,9 +5,10 @@ truncated stream is never ended cleanly: SDKs would take it for the whole answer
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
+import msgspec
 
 from gateway import metrics
 from gateway.bill import End, as_count, settlement
@@ -31,7 +32,7 @@ _CREDENTIAL_REFUSED = (401, 402, 403)
 _TIER_HEADERS = {"gemini": b"x-gemini-service-tier"}
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A request that was read: in which dialect, what for, the bytes, and what they ask for."""
 
     dialect: Dialect
@@ -98,9 +99,9 @@ class Relay:
 
     def _write(self, chosen: Chosen) -> Outgoing:
         """The request as it is sent there; from now on it is a matter of the model that serves it there."""
-        _, endpoint, call, asked = self._request
+        request = self._request
         self._ticket = self._admitted.served_by(chosen.model)
-        return endpoint.write(call, asked, model=chosen.target.model, cap=self._ticket.set_cap)
+        return request.endpoint.write(request.call, request.asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
     async def _relay(self, response: Answer, send: Any) -> None:
         self._status = response.status

@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import parse_qs
 
+from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection
 
 from gateway.dialects.body import BadBody
@@ -121,5 +122,5 @@ class ResponsesSession(Session):
             raise Refusal(Code.INVALID_REQUEST, str(bad)) from None
         earlier = asked.parsed.get("previous_response_id")
         if asked.stored == "previous_response_id" and earlier in self._own:
-            return asked._replace(stored=None, by_reference=True)
+            return replace(asked, stored=None, by_reference=True)
         return asked

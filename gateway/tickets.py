@@ -1,8 +1,9 @@
 """What is to be admitted, and what an admitted request was decided with."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway import quotes
 from gateway.catalogues import Opened, Snapshot
@@ -14,7 +15,7 @@ from ledger.hot import Admitted, Place
 from ledger.prices import cost_nanos
 
 
-class Wish(NamedTuple):
+class Wish(msgspec.Struct, frozen=True, gc=False):
     """What is to be admitted: in which dialect, what for, what it asks for, and the bytes that ask."""
 
     dialect: Dialect
@@ -25,7 +26,7 @@ class Wish(NamedTuple):
     """Whether no other model may stand in: a session stays with the one it began with."""
 
 
-class Standin(NamedTuple):
+class Standin(msgspec.Struct, frozen=True, gc=False):
     """Another model that may serve: the output cap to set for it, if any, and the most output that it may write."""
 
     model: Model
@@ -57,10 +58,11 @@ class Ticket(msgspec.Struct, frozen=True, gc=False):
 
     def served_by(self, name: str) -> "Ticket":
         """The ticket of a request that this model serves; it is billed at its price (`facts`)."""
-        for model, set_cap, most_output in self.standins:
+        for each in self.standins:
+            model = each.model
             if model.name == name:
-                told = msgspec.structs.replace(self.facts, price_version=model.price.version, fallback_model=name)
-                return msgspec.structs.replace(self, model=model, set_cap=set_cap, most_output=most_output, facts=told)
+                told = replace(self.facts, price_version=model.price.version, fallback_model=name)
+                return replace(self, model=model, set_cap=each.set_cap, most_output=each.most_output, facts=told)
         return self
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Required, TypedDict, Unpack
 
+import msgspec
+
 from ledger import common_metrics, keyspace
 from ledger.link import Arg, Caller, Script
 
@@ -121,7 +123,7 @@ class Old(NamedTuple):
     """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
 
 
-class Offer(NamedTuple):
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """What admit is asked for: amounts to hold, dearest first, and what the request will use of the token rate."""
 
     amounts_nanos: Sequence[int]
@@ -143,8 +145,8 @@ async def admit(
     """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
     at = _keys_at(place)
     keys = (at.meta, at.key, at.account, at.line, at.holds + rid, at.due, at.usage)
-    amounts, tokens, keep, facts = offer
-    args: list[Arg] = [rid, *versions, lease_us, tokens, backlog_bound, keep, at.who, facts, *amounts]
+    limits = (lease_us, offer.tokens, backlog_bound)
+    args: list[Arg] = [rid, *versions, *limits, offer.keep_nanos, at.who, offer.facts, *offer.amounts_nanos]
     reply = await redis.run(ADMIT, keys, args)
     if reply[0] == b"OK":
         choice, amount, at_us, *used_us, free = map(int, reply[1:9])

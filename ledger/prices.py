@@ -9,7 +9,7 @@ Usage is a mapping of disjoint buckets (docs/billing.md): inputs `input_uncached
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -62,7 +62,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return Tables(_table(self), {name: _table(variant) for name, variant in self.services.items()})
 
 
-class Bound(NamedTuple):
+class Bound(msgspec.Struct, frozen=True, gc=False):
     """The most that a request can use. `variants`: those that may serve it, beside base; None if any may."""
 
     input_tokens: int

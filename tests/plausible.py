@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.dialects.shape import Asked, Call
 from ledger.price_tables import INPUT_BUCKETS
 from ledger.prices import BASE
@@ -89,7 +91,7 @@ def request_for(sample: Sample, usage: Usage, **more: Any) -> tuple[Asked, int]:
     if "form" in request:
         size = max(request["file"]["size"], 500 * usage.get("audio_seconds", 0))
         fields = {**request["form"], **{name: str(value) for name, value in several.items()}}
-        call = sample.call._replace(body=form(fields, (request["file"]["name"], size)), content_type=FORM_TYPE)
+        call = replace(sample.call, body=form(fields, (request["file"]["name"], size)), content_type=FORM_TYPE)
     else:
         body = BODIES[sample.endpoint.name](usage) | several | more
         if not sample.call.target:

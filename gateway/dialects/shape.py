@@ -4,7 +4,9 @@ Pure. A request is a `Call`; what it asks for, as far as a quote and a relay nee
 provider is `Outgoing`; and what the answer came to is found by a `Meter` (meter.py).
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from gateway.dialects.meter import Meter
 from gateway.refusals import Refusal
@@ -12,7 +14,7 @@ from gateway.refusals import Refusal
 Headers = list[tuple[bytes, bytes]]
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A request as it came. `target` is what its path names beyond the endpoint: Gemini's version and model."""
 
     body: bytes
@@ -21,7 +23,7 @@ class Call(NamedTuple):
     target: tuple[str, ...] = ()
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What a request asks for.
 
     `cap`: the output tokens of one choice that the caller allows, None if they set none. `writes`: whether there are
@@ -53,7 +55,7 @@ class Asked(NamedTuple):
     parsed: Any = None
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """What the provider is sent: the path below its base URL, with the query, and the body."""
 
     path: str

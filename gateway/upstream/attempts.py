@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from gateway import metrics
 from gateway.dialects.shape import Dialect, Outgoing
 from gateway.headers import Headers
@@ -76,9 +78,9 @@ class Search:
         self._note_limits()
         if line is None:
             return self._next()
-        self._want = self._want._replace(patient=True)
+        self._want = replace(self._want, patient=True)
         went = await pools.waiting.turn(line, self)
-        self._want = self._want._replace(patient=False)
+        self._want = replace(self._want, patient=False)
         self._until = time.monotonic() + SEARCH_WITHIN_S
         return self.chosen if went and self.chosen is not None else self._next()
 

@@ -4,7 +4,8 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.catalogues import Opened
 from gateway.dialects.shape import Dialect
@@ -17,7 +18,7 @@ from ledger.catalogue import Model
 _AGAIN_S = 1.0
 
 
-class Want(NamedTuple):
+class Want(msgspec.Struct, frozen=True, gc=False):
     """What a request needs of an upstream. `sticky`: others with the same word share a prompt cache. `patient`: it may wait,
     and so does not go where the provider would refuse it.
     """

@@ -11,6 +11,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+import msgspec
+
 from gateway.headers import Headers
 
 LONGEST_S = 60.0
@@ -35,7 +37,7 @@ class Left(NamedTuple):
     reset_s: float | None
 
 
-class Tokens(NamedTuple):
+class Tokens(msgspec.Struct, frozen=True, gc=False):
     """Tokens that a request is quoted at."""
 
     input: int = 0

@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from gateway import quotes
 from gateway.dialects.body import BadBody
@@ -38,7 +39,7 @@ _FIELDS = {
 def check(tape: Tape) -> None:
     """One JSON request, after mutations."""
     request = tape.pick(REQUESTS)
-    endpoint, call = request.endpoint, request.call._replace(body=mutated(tape, request.call.body, BODIES))
+    endpoint, call = request.endpoint, replace(request.call, body=mutated(tape, request.call.body, BODIES))
     if endpoint.name == "responses" and tape.chance(4):
         with contextlib.suppress(BadBody):
             asked = SOCKET.ask(call.body)

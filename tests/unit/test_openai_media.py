@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.dialects.body import BadBody
 from gateway.dialects.openai import audio, images, recordings
 from gateway.dialects.openai.embeddings import Embeddings
 from gateway.dialects.openai.moderations import Moderations
-from gateway.dialects.shape import Asked, Call, Endpoint
+from gateway.dialects.shape import Asked, Call, Endpoint, Outgoing
 from tests.unit.test_openai_fixtures import FORM_TYPE, fed, form, meter_for, splits
 
 JSON_ENDPOINTS = [
@@ -49,9 +50,9 @@ def test_json_is_sent_as_it_came_but_for_the_model(endpoint: Endpoint, path: str
     found = endpoint.read(call)
     assert not found.capped
     for cap in (None, 4096):  # none has a field for a cap
-        assert endpoint.write(call, found, model="m", cap=cap) == (path, call.body)
+        assert endpoint.write(call, found, model="m", cap=cap) == Outgoing(path, call.body)
         out = endpoint.write(call, found, model="their-name", cap=cap)
-        assert out == (path, b'{ "input": "x", "model": "their-name", "prompt": 1.10 }')
+        assert out == Outgoing(path, b'{ "input": "x", "model": "their-name", "prompt": 1.10 }')
 
 
 @pytest.mark.wire("1c.3", "5.4")
@@ -61,9 +62,9 @@ def test_a_form_is_sent_as_it_came_but_for_the_model(endpoint: Endpoint, path: s
     call = form_call(("model", "m"), ("prompt", "m"), file=file)
     found = endpoint.read(call)
     assert (found.model, found.by_reference, found.capped) == ("m", True, False)
-    assert endpoint.write(call, found, model="m", cap=4096) == (path, call.body)
+    assert endpoint.write(call, found, model="m", cap=4096) == Outgoing(path, call.body)
     renamed = form_call(("model", "their-name"), ("prompt", "m"), file=file)
-    assert endpoint.write(call, found, model="their-name", cap=None) == (path, renamed.body)
+    assert endpoint.write(call, found, model="their-name", cap=None) == Outgoing(path, renamed.body)
 
 
 @pytest.mark.wire("1c.4")
@@ -94,10 +95,10 @@ def test_what_only_reads_writes_nothing(endpoint: Endpoint) -> None:
 def test_every_picture_is_held_for() -> None:
     generations, edits = images.ImageGenerations(), images.ImageEdits()
     found = asked(generations, prompt="x", n=4, stream=True, partial_images=3)
-    assert found._replace(parsed=None) == Asked(model="m", streamed=True, choices=4, capped=False)
+    assert replace(found, parsed=None) == Asked(model="m", streamed=True, choices=4, capped=False)
     assert asked(generations, prompt="x").choices == 1
     call = form_call(("model", "m"), ("n", "3"), ("stream", "true"), name="image[]")
-    assert edits.read(call)._replace(parsed=None) == Asked(
+    assert replace(edits.read(call), parsed=None) == Asked(
         model="m", streamed=True, choices=3, by_reference=True, capped=False
     )
     with pytest.raises(BadBody, match="'n'"):
@@ -121,7 +122,7 @@ def test_pictures_that_json_refers_to() -> None:
 def test_speech_is_streamed_in_events_only_where_that_is_asked_for() -> None:
     speech = audio.Speech()
     found = asked(speech, input="Hello", voice="alloy")
-    assert found._replace(parsed=None) == Asked(model="m", capped=False)
+    assert replace(found, parsed=None) == Asked(model="m", capped=False)
     assert asked(speech, input="Hello", stream_format="sse").streamed
     assert not asked(speech, input="Hello", stream_format="audio").streamed
     with pytest.raises(BadBody, match="'input'"):

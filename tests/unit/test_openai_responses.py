@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.dialects.body import BadBody
 from gateway.dialects.openai import options
@@ -34,7 +35,7 @@ def sent(body: bytes, *, model: str = "m", cap: int | None = None, endpoint: End
 @pytest.mark.wire("1c.1", "5.2")
 def test_plain_text_is_read() -> None:
     found = asked(input="Hello", max_output_tokens=99, stream=True)
-    assert found._replace(parsed=None) == Asked(model="m", streamed=True, cap=99, variants=None)
+    assert replace(found, parsed=None) == Asked(model="m", streamed=True, cap=99, variants=None)
     assert asked(input="Hello").cap is None
     assert asked(input="Hello").capped
 

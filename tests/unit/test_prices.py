@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ledger.price_tables import CACHE_WRITES, INPUT_BUCKETS, RATES
 from ledger.prices import BASE, Bound, Price, Tier, Variant, cost_nanos, quote_nanos
@@ -74,8 +75,8 @@ def test_the_bill_is_never_above_the_quote(
     more = data.draw(st.lists(st.sampled_from([*NAMES, "fast+us", "ultrafast"]), max_size=2))
     for variants in (None, served(usage), (*served(usage), *more)):
         smallest = the_bound(usage, variants)
-        room = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(Bound._fields[:-1], COUNT)))
-        bound = smallest._replace(**{name: getattr(smallest, name) + extra for name, extra in room.items()})
+        room = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(Bound.__struct_fields__[:-1], COUNT)))
+        bound = replace(smallest, **{name: getattr(smallest, name) + extra for name, extra in room.items()})
         for quote in (quote_nanos(price, one, markup_ppm=markup) for one in (smallest, bound, bound)):
             assert 0 <= cost_nanos(price, usage, markup_ppm=markup) <= quote
 
@@ -210,7 +211,7 @@ def test_names_that_are_no_bucket_cost_nothing() -> None:
     ],
 )
 def test_a_quote_has_every_quantity_at_its_dearest_rate(more: dict[str, Any], nanos: int) -> None:
-    assert quote_nanos(FULL, Bound(0, 0)._replace(**more)) == 9000 + nanos
+    assert quote_nanos(FULL, replace(Bound(0, 0), **more)) == 9000 + nanos
 
 
 @pytest.mark.wire("7.3")

@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway import quotes
 from gateway.dialects.shape import Asked
@@ -143,14 +144,14 @@ def test_without_a_cap_the_models_longest_output_is_held_or_one_that_is_set() ->
     asked, size = request_for(sample, usage)
     price = Price(1, {"input": 0, "output": 1_000})
     model = Priced(price, max_output_tokens=100_000).model
-    uncapped = asked._replace(cap=None)
+    uncapped = replace(asked, cap=None)
     quote = quotes.quote(model, uncapped, size, 1_000_000)
     assert quote.caps == [100_000, 65_536, 32_768, 16_384, 8_192, 4_096]
     assert quote.amounts == quote.caps
     assert [quotes.must_say(model, uncapped, cap) for cap in quote.caps] == [False, *[True] * 5]
-    assert quotes.quote(model, uncapped._replace(capped=False), size, 1_000_000).caps == [100_000]
-    assert quotes.quote(model, asked._replace(cap=7, choices=3), size, 1_000_000).amounts == [21]
-    assert quotes.quote(model, asked._replace(cap=10**9), size, 1_000_000).caps == [100_000]
+    assert quotes.quote(model, replace(uncapped, capped=False), size, 1_000_000).caps == [100_000]
+    assert quotes.quote(model, replace(asked, cap=7, choices=3), size, 1_000_000).amounts == [21]
+    assert quotes.quote(model, replace(asked, cap=10**9), size, 1_000_000).caps == [100_000]
 
 
 def test_a_quote_with_fallbacks_covers_each_model_up_to_its_own_cap() -> None:
@@ -158,32 +159,32 @@ def test_a_quote_with_fallbacks_covers_each_model_up_to_its_own_cap() -> None:
     asked, size = request_for(sample, usage)
     cheap = Priced(Price(1, {"input": 0, "output": 1_000}), max_output_tokens=100_000).model
     short = Priced(Price(2, {"input": 0, "output": 5_000}), max_output_tokens=10_000).model
-    uncapped = asked._replace(cap=None)
+    uncapped = replace(asked, cap=None)
     quote = quotes.quote(cheap, uncapped, size, 1_000_000, [short])
     assert quote.caps == [100_000, 65_536, 32_768, 16_384, 8_192, 4_096]
     assert quote.amounts == [100_000, 65_536, 50_000, 50_000, 40_960, 20_480]
     assert quotes.quote(short, uncapped, size, 1_000_000, [cheap]).amounts == quote.amounts
-    assert quotes.quote(cheap, asked._replace(cap=100), size, 1_000_000, [short]).amounts == [500]
-    fits = quotes.affordable_cap([cheap, short], asked._replace(cap=1_000), size, 1_000_000, left=2_500)
+    assert quotes.quote(cheap, replace(asked, cap=100), size, 1_000_000, [short]).amounts == [500]
+    fits = quotes.affordable_cap([cheap, short], replace(asked, cap=1_000), size, 1_000_000, left=2_500)
     assert fits == 500
 
 
 def test_the_cap_that_would_fit_is_the_largest_that_does() -> None:
     sample, usage = promised("openai_chat")
     asked, size = request_for(sample, usage)
-    asked = asked._replace(by_reference=False)
+    asked = replace(asked, by_reference=False)
     model = Priced(Price(1, {"input": 1_000, "output": 2_000})).model
     for left in (0, size - 1, size, size + 1, size + 2, size + 100, 10**9):
-        cap = quotes.affordable_cap([model], asked._replace(cap=1_000), size, 1_000_000, left=left)
+        cap = quotes.affordable_cap([model], replace(asked, cap=1_000), size, 1_000_000, left=left)
         assert cap == min(max((left - size) // 2, 0), 1_000)
-    assert quotes.affordable_cap([model], asked._replace(cap=None), size, 1_000_000, left=10**9) == 0
+    assert quotes.affordable_cap([model], replace(asked, cap=None), size, 1_000_000, left=10**9) == 0
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_quote_grows_with_the_body(one: int, more: int) -> None:
     sample, usage = promised("openai_chat")
     asked, _ = request_for(sample, usage)
-    shown = asked._replace(by_reference=False, variants=())
+    shown = replace(asked, by_reference=False, variants=())
     model = Priced(Price(1, {"input": 1_000, "output": 0}), max_input_tokens=500_000).model
     small, large = (quotes.quote(model, shown, size, 1_000_000).amounts[0] for size in (one, one + more))
     assert small == min(one, 500_000) <= large == min(one + more, 500_000)

@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.upstream.choice import NoRoom, Want, choose, spot_of
 from gateway.upstream.client import Chosen
@@ -165,7 +166,7 @@ def test_when_every_quota_is_used_up_they_are_asked_all_the_same_unless_one_can_
     assert choose([able[:1]], health, (), want).upstream.name == "a"
     for stages in ([able], [able[:1]]):
         with pytest.raises(NoRoom) as full:
-            choose(stages, health, (), want._replace(patient=True))
+            choose(stages, health, (), replace(want, patient=True))
         assert full.value.retry_after_s == pytest.approx(5)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from msgspec.structs import replace
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -123,7 +124,7 @@ class CountTokens(EmbedContent):
     def read(self, call: Call) -> Asked:
         asked = super().read(call)
         request = fields.record(asked.parsed, options.spelt(asked.parsed, "generateContentRequest")) or {}
-        return asked._replace(stored=asked.stored or options.stored(call.body, request))
+        return replace(asked, stored=asked.stored or options.stored(call.body, request))
 
     def meter(self, asked: Asked, content_type: bytes) -> Meter:
         del asked, content_type

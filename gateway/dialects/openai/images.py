@@ -7,6 +7,8 @@ costs. Its tokens are added to the bill at the price of the model that was asked
 from collections import Counter
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.dialects import body as json_body
 from gateway.dialects import fields, multipart
 from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
@@ -79,7 +81,7 @@ class ImageEdits(ImageVariations):
     def read(self, call: Call) -> Asked:
         if multipart.is_form(call.content_type):
             return super().read(call)
-        return ImageGenerations.read(self, call)._replace(by_reference=True)
+        return replace(ImageGenerations.read(self, call), by_reference=True)
 
 
 class ImagesTab(Tab):

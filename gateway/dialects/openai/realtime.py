@@ -8,6 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 import orjson
+from msgspec.structs import replace
 
 from gateway.dialects.meter import MOST, Usage, buckets, count, inner, is_billed, text
 from gateway.dialects.openai.responses import Responses, ResponsesStreamTab
@@ -59,7 +60,7 @@ class ResponsesSocket:
 
     def ask(self, frame: bytes) -> Asked:
         """What a `response.create` frame asks for; BadBody if it cannot be served."""
-        return self._responses.read(Call(frame))._replace(streamed=True)
+        return replace(self._responses.read(Call(frame)), streamed=True)
 
     def write(self, frame: bytes, asked: Asked, *, model: str, cap: int | None) -> bytes:
         """The frame for the provider."""
