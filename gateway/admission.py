@@ -20,6 +20,8 @@ from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
 from ledger.prices import cost_nanos
 
+_observe_admit = tally.observer(common_metrics.SCRIPT_SECONDS, "admit")
+
 
 class Admission:
     """Decides who is served. Everything here may be out of date; the admit script has the last word."""
@@ -185,7 +187,7 @@ class Admission:
                 if lost:  # the first may have been heard by the server that is fenced now
                     break
                 raise unavailable() from None
-            tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "admit")
+            _observe_admit(time.perf_counter() - began)
             return reply
         raise Unsure(place)
 

@@ -17,6 +17,8 @@ _TOKENS = frozenset(
     ("input_uncached", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "cache_write_30m",
      "cache_write_12h", "output"),
 )  # fmt: skip
+_observe_request = tally.observer(metrics.REQUEST_SECONDS)
+_observe_ttft = tally.observer(metrics.TTFT_SECONDS)
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -51,9 +53,9 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
         elif not end.whole and as_count(usage, "output") < seen:  # what was reported was of the beginning
             usage, estimated = {**usage, "output": seen}, True
     ended = time.perf_counter()
-    tally.observe(metrics.REQUEST_SECONDS, ended - end.began)
+    _observe_request(ended - end.began)
     if end.first_byte is not None:
-        tally.observe(metrics.TTFT_SECONDS, end.first_byte - end.began)
+        _observe_ttft(end.first_byte - end.began)
     return Settlement(
         ticket.rid,
         *ticket.place,

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Sequence
 
+from gateway.dialects.secrets import Said, said
 from gateway.dialects.shape import Dialect
 from gateway.refusals import Code, Refusal
 
@@ -26,21 +27,24 @@ _NOT_TO_CALLER_PREFIXES = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x
 _MINUTE_US = 60_000_000
 _JSON = b"application/json"
 _JSON_TYPE = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
+_NO_CODING = (b"", b"identity")
 _PLAIN = (b"accept-encoding", b"identity")
 _USUAL = (b"keep-alive", b"Keep-Alive", b"close")
 _NONE: frozenset[bytes] = frozenset()
 
 
-def check(headers: Headers) -> None:
-    """Refuse what could be read in two ways: no Host or two, and a body in a coding that is not metered."""
-    hosts = 0
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise Refusal(Code.UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
-    if hosts != 1:
+def check(headers: Headers) -> Said:
+    """What the headers say. Refused is what could be read in two ways: no Host or two, and a body in a coding that is not
+    metered.
+    """
+    found = said(headers)
+    if b"host" not in found:
         raise Refusal(Code.INVALID_REQUEST, "A request needs exactly one Host header.")
+    if b"content-encoding" in found or len(found) != len(headers):
+        for name, value in headers:
+            if name == b"content-encoding" and value.strip().lower() not in _NO_CODING:
+                raise Refusal(Code.UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
+    return found
 
 
 def to_upstream(headers: Headers, credential: Headers, *, form: bool = False) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ from gateway import admission, standins, surface
 from gateway.admission import Admission
 from gateway.catalogues import Catalogues, Snapshot
 from gateway.dialects import listing
+from gateway.dialects.secrets import said
 from gateway.dialects.shape import Dialect
 from gateway.proxy import refuse
 from gateway.refusals import Code, Refusal, unavailable
@@ -93,7 +94,7 @@ class OwnRoutes:
 
     async def _identify(self, scope: Any, dialect: Dialect, endpoint: str) -> Snapshot:
         address = scope["client"][0] if scope["client"] else ""
-        secret = dialect.secret(scope["headers"], scope["query_string"])
+        secret = dialect.secret(said(scope["headers"]), scope["query_string"])
         return await self._admits.identify_now(secret, address, endpoint)
 
 

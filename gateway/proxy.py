@@ -82,9 +82,9 @@ class Proxy:
         headers: Headers = tuple(scope["headers"])
         if scope["method"] != "POST":
             raise Refusal(Code.METHOD_NOT_ALLOWED, "This path takes POST only.")
-        header_rules.check(headers)
+        said = header_rules.check(headers)
         query: bytes = scope["query_string"]
-        secret = dialect.secret(headers, query)
+        secret = dialect.secret(said, query)
         address = scope["client"][0] if scope["client"] else ""
         key, snapshot = await self._admission.identify(secret, address, endpoint.name)
         if self._settler.full:
@@ -94,7 +94,7 @@ class Proxy:
         if body is None:
             body = await self._intake.read(receive)
         try:
-            call = Call(body, header(headers, b"content-type"), query, served.target)
+            call = Call(body, header(said, b"content-type"), query, served.target)
             request = _read(dialect, endpoint, call)
             ticket = await self._admit(rid, key, snapshot, request)
             await self._forward(ticket, request, headers, cycle, send, began)

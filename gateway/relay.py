@@ -29,6 +29,8 @@ from ledger.settlement import Settlement
 _ERROR_BODY = 1024 * 1024
 READ_WITHIN_S = 120.0
 _CREDENTIAL_REFUSED = (401, 402, 403)
+_observe_overhead = tally.observer(metrics.OVERHEAD_SECONDS)
+_add_chunks = tally.adder(metrics.STREAM_CHUNKS)
 _TIER_HEADERS = {"gemini": b"x-gemini-service-tier"}
 
 
@@ -76,7 +78,7 @@ class Relay:
             with self._cutoff:
                 # uvicorn's `send` says nothing of a caller who has left (reliability.md 0.9).
                 cycle.on_left(self._caller_left)
-                tally.observe(metrics.OVERHEAD_SECONDS, time.perf_counter() - self._began)
+                _observe_overhead(time.perf_counter() - self._began)
                 form = type(self._request.asked.parsed) is Form
                 response = await self._search.answer(self._request.dialect, headers, self._write, form=form)
                 try:
@@ -148,7 +150,7 @@ class Relay:
         while chunk := await response.next_chunk():
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
-            tally.count(metrics.STREAM_CHUNKS)
+            _add_chunks(1)
             data = meter.feed(chunk)
             if response.complete:
                 break

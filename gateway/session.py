@@ -71,8 +71,8 @@ class Session:
 
     async def _identify(self, kind: Realtime | ResponsesSocket) -> None:
         await self._receive()  # websocket.connect
-        header_rules.check(self._headers)
-        secret = self._dialect.secret(self._headers, self._scope["query_string"])
+        said = header_rules.check(self._headers)
+        secret = self._dialect.secret(said, self._scope["query_string"])
         address = self._scope["client"][0] if self._scope["client"] else ""
         self._key, self._snapshot = await self._house.admission.identify(secret, address, kind.name)
 

@@ -29,6 +29,7 @@ SPILL_AFTER_S = 0.2
 BARRIER_EVERY_S = 0.1
 ADOPT_EVERY_S = 5.0
 MOST_KEPT = 100_000
+_observe_settle = tally.observer(common_metrics.SCRIPT_SECONDS, "settle")
 
 
 class Settler:
@@ -85,7 +86,7 @@ class Settler:
         except _AGAIN:
             self._in_background(self._settle(s, counted=counted))
             return
-        tally.observe(common_metrics.SCRIPT_SECONDS, time.perf_counter() - began, "settle")
+        _observe_settle(time.perf_counter() - began)
         self._book(s, ended, counted=counted)
 
     async def _settle(self, s: Settlement, *, counted: bool) -> None:

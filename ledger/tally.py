@@ -6,6 +6,7 @@ CPU when it was done per event (docs/performance.md). One event loop, so no lock
 
 import asyncio
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -16,6 +17,7 @@ Labels = tuple[str, ...]
 _counts: dict[tuple[Counter, Labels], float] = {}
 _levels: dict[tuple[Gauge, Labels], float] = {}
 _moved: set[tuple[Gauge, Labels]] = set()
+_added: dict[tuple[Counter, Labels], list[float]] = {}
 _seen: dict[tuple[Histogram, Labels], list[float]] = {}
 
 
@@ -32,14 +34,14 @@ def move(metric: Gauge, *labels: str, by: float) -> None:
     _moved.add(key)
 
 
-def observe(metric: Histogram, value: float, *labels: str) -> None:
-    """Note a duration in seconds."""
-    key = (metric, labels)
-    found = _seen.get(key)
-    if found is None:
-        _seen[key] = [value]
-    else:
-        found.append(value)
+def adder(metric: Counter, *labels: str) -> Callable[[float], None]:
+    """`count` for what happens with every request or chunk: made once, each call is one append to a list."""
+    return _added.setdefault((metric, labels), []).append
+
+
+def observer(metric: Histogram, *labels: str) -> Callable[[float], None]:
+    """Notes durations in seconds; made once, like an `adder`."""
+    return _seen.setdefault((metric, labels), []).append
 
 
 def flush() -> None:
@@ -47,12 +49,17 @@ def flush() -> None:
     for (counter, labels), by in _counts.items():
         _child(counter, labels).inc(by)
     _counts.clear()
+    for (counter, labels), amounts in _added.items():
+        if amounts:
+            _child(counter, labels).inc(sum(amounts))
+            amounts.clear()
     for gauge, labels in _moved:
         _child(gauge, labels).set(_levels[gauge, labels])
     _moved.clear()
     for (histogram, labels), values in _seen.items():
-        _observe_all(_child(histogram, labels), values)
-    _seen.clear()
+        if values:
+            _observe_all(_child(histogram, labels), values)
+            values.clear()
 
 
 async def flush_for_ever() -> None:

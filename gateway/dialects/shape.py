@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.dialects.meter import Meter
+from gateway.dialects.secrets import Said
 from gateway.refusals import Refusal
 
 Headers = list[tuple[bytes, bytes]]
@@ -106,7 +107,7 @@ class Dialect(Protocol):
     def request_id_header(self) -> bytes:
         """Where its SDKs look for a request's id."""
 
-    def secret(self, headers: Any, query: bytes) -> bytes:
+    def secret(self, headers: Said, query: bytes) -> bytes:
         """The caller's API key, wherever the dialect's SDKs put it; empty if there is none."""
         ...
 

@@ -6,6 +6,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway import surface
 from gateway.dialects.body import BadBody
+from gateway.dialects.secrets import said
 from gateway.dialects.shape import Call
 from gateway.surface import ANTHROPIC, GEMINI, OPENAI, XAI
 from tests.fuzz.tape import Tape, mutated
@@ -88,7 +89,7 @@ def check(tape: Tape) -> None:
     assert dialect.error_body(surface.unknown(scope), "r")
     assert socket is None or path in surface._SOCKETS
     for each in (OPENAI, XAI, ANTHROPIC, GEMINI):
-        secret = each.secret(headers, query)
+        secret = each.secret(said(headers), query)
         values = [value for _, value in headers] + [query, unquote_to_bytes(query)]
         assert any(secret in value for value in values), "a key is made of what was sent"
     if served is not None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gateway.dialects.anthropic.dialect import Anthropic
+from gateway.dialects.secrets import said
 from gateway.refusals import Code, Refusal
 
 ANTHROPIC = Anthropic()
@@ -45,7 +46,7 @@ TYPES = {
     ],
 )
 def test_the_callers_key(headers: list[tuple[bytes, bytes]], secret: bytes) -> None:
-    assert ANTHROPIC.secret(headers, b"key=weir_query") == secret
+    assert ANTHROPIC.secret(said(headers), b"key=weir_query") == secret
 
 
 @pytest.mark.wire("2a.1")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gateway.dialects.gemini.dialect import Gemini
+from gateway.dialects.secrets import said
 from gateway.refusals import Code, Refusal
 
 GEMINI = Gemini()
@@ -46,7 +47,7 @@ STATUSES = {
     ],
 )
 def test_the_callers_key(headers: list[tuple[bytes, bytes]], query: bytes, secret: bytes) -> None:
-    assert GEMINI.secret(headers, query) == secret
+    assert GEMINI.secret(said(headers), query) == secret
 
 
 @pytest.mark.wire("3a.1")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.headers import to_caller, to_upstream
+from gateway.headers import check, to_caller, to_upstream
+from gateway.refusals import Code, Refusal
 
 CREDENTIAL = [(b"authorization", b"Bearer sk-up")]
 
@@ -60,3 +61,25 @@ def test_what_sdks_say_of_themselves_goes_on_as_it_came() -> None:
     ]  # fmt: skip
     sent = to_upstream([*theirs, (b"content-type", b"application/json")], CREDENTIAL)
     assert sent == [(b"content-type", b"application/json"), *CREDENTIAL, (b"accept-encoding", b"identity")]
+
+
+HOST = (b"host", b"weir")
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"", b" Identity "])
+def test_a_plain_body_passes(coding: bytes) -> None:
+    assert check([HOST, (b"content-encoding", coding)])[b"host"] == b"weir"
+
+
+@pytest.mark.parametrize("codings", [[b"gzip"], [b"gzip", b"gzip"], [b"identity", b"br"], [b"deflate", b"identity"]])
+def test_a_body_in_a_coding_is_refused_however_often_it_is_said(codings: list[bytes]) -> None:
+    with pytest.raises(Refusal) as refused:
+        check([HOST, *((b"content-encoding", coding) for coding in codings)])
+    assert refused.value.code is Code.UNSUPPORTED_ENCODING
+
+
+@pytest.mark.parametrize("hosts", [0, 2])
+def test_a_request_has_one_host(hosts: int) -> None:
+    with pytest.raises(Refusal) as refused:
+        check([HOST] * hosts)
+    assert refused.value.code is Code.INVALID_REQUEST

@@ -25,7 +25,7 @@ class Anthropic:
     providers = frozenset(("anthropic",))
     request_id_header = b"request-id"
 
-    def secret(self, headers: Any, query: bytes) -> bytes:
+    def secret(self, headers: secrets.Said, query: bytes) -> bytes:
         """SDKs since October 2026 send a bearer token, older ones `x-api-key`; some callers send both (wire.md 2a.1)."""
         del query
         old, new = secrets.header(headers, b"x-api-key"), secrets.bearer(headers)

@@ -1,6 +1,5 @@
 """How Gemini's SDKs say who asks, and how they are told no (wire.md 3a and 3d)."""
 
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -24,7 +23,7 @@ class Gemini:
     providers = frozenset(("gemini",))
     request_id_header = b"x-request-id"
 
-    def secret(self, headers: Any, query: bytes) -> bytes:
+    def secret(self, headers: secrets.Said, query: bytes) -> bytes:
         """SDKs send `x-goog-api-key`, raw callers `?key=` or a bearer token (wire.md 3a)."""
         return secrets.header(headers, b"x-goog-api-key") or _key(query) or secrets.bearer(headers)
 

@@ -1,7 +1,5 @@
 """How OpenAI's SDKs say who asks, and how they are told no (wire.md 1a and 1d)."""
 
-from typing import Any
-
 import orjson
 
 from gateway.dialects import secrets
@@ -18,7 +16,7 @@ class OpenAI:
     providers = frozenset(("openai", "xai", "openai_compatible"))
     request_id_header = b"x-request-id"
 
-    def secret(self, headers: Any, query: bytes) -> bytes:
+    def secret(self, headers: secrets.Said, query: bytes) -> bytes:
         del query
         return secrets.bearer(headers) or secrets.subprotocol(headers)
 
