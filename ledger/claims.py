@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import hot, keyspace, log
+from ledger import events, hot, keyspace, log
 from ledger.cold import ColdBook, Document
 from ledger.facts import encode as encode_facts
 from ledger.hot import Place
@@ -38,7 +38,7 @@ async def judge(cold: ColdBook, redis: Caller) -> int:
 async def _judge_one(cold: ColdBook, redis: Caller, partition: str, entry_id: bytes, payload: bytes) -> bool:
     key = keyspace.claims(partition)
     claim = msgspec.json.decode(payload, type=Settlement)
-    known = {d["end"]: d async for d in cold.usage.find({"request_id": claim.rid})}
+    known = {d["end"]: d async for d in cold.usage.find({"_id": {"$in": events.ids_of(claim.rid)}})}
     lost = not claim.void and not set(known) - {"abandoned"}
     if lost:
         if "abandoned" in known:

@@ -13,7 +13,7 @@ from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, IndexModel, ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -42,10 +42,15 @@ _INDEXES: dict[str, list[IndexModel]] = {
     "usage": [
         IndexModel([("account", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)], name="account_at"),
         IndexModel([("partition", ASCENDING), ("epoch", ASCENDING), ("seq", ASCENDING)], name="sequence"),
-        IndexModel([("request_id", ASCENDING)], name="request"),
         IndexModel([(name, ASCENDING) for name in ("partition", "day", "account", "epoch", "seq")], name="day"),
-        # A document without the field never expires, and it is absent until the day's statement is written.
-        IndexModel([("purge_at", ASCENDING)], expireAfterSeconds=0, name="purge_at"),
+        # A document without the field never expires, and it is absent until the day's statement is written; what is not in
+        # an index costs nothing to insert.
+        IndexModel(
+            [("purge_at", ASCENDING)],
+            expireAfterSeconds=0,
+            partialFilterExpression={"purge_at": {"$exists": True}},
+            name="purge_at",
+        ),
     ],
     "debits": [
         IndexModel([("account", ASCENDING), ("day", ASCENDING)], name="account_day"),
@@ -65,6 +70,9 @@ _INDEXES: dict[str, list[IndexModel]] = {
     "books": [IndexModel([("partition", ASCENDING)], name="partition")],
 }
 DUPLICATE_KEY = 11000
+_NO_SUCH_INDEX = 27
+# Of usage, as earlier versions made them: each event paid for them.
+_RETIRED = ("request", "purge_at")
 _SILENCE_MS = 60_000  # longer than any answer of ours takes to begin
 FINANCIAL = (
     "grants", "debits", "debit_requests", "reposted", "statements", "epochs", "books", "audit", "dead_events",
@@ -123,10 +131,20 @@ class ColdBook:
                 "MongoDB is not a replica set (one member will do): start it with --replSet and initiate it"
             )
         await self.check_indexes()  # before ours are made: one that differs from ours is to be named, not collided with
+        await self._retire_indexes()
         for collection, indexes in _INDEXES.items():
             await self.db[collection].create_indexes(indexes)
         await self.ensure_single("instance", {"id": secrets.token_hex(8)})
         await self.ensure_single("config", {"version": 0, "published": 0})
+
+    async def _retire_indexes(self) -> None:
+        async for index in await self.usage.list_indexes():
+            if index["name"] in _RETIRED and "partialFilterExpression" not in index:
+                try:
+                    await self.usage.drop_index(index["name"])
+                except OperationFailure as error:
+                    if error.code != _NO_SUCH_INDEX:  # another process was first
+                        raise
 
     async def check_indexes(self) -> None:
         """Refuse a TTL index where money is kept, and any but ours on usage: either would delete what must stay."""

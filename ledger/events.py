@@ -51,7 +51,7 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
     digest = _digest(fields)
     fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
     made = {
-        "_id": f"{rid}:late" if end == "late" else rid,
+        "_id": ids_of(rid)[end == "late"],
         "request_id": rid,
         "end": end,
         "at": at,
@@ -66,6 +66,11 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
     except (BSONError, OverflowError, ValueError) as error:
         raise Unreadable(type(error).__name__) from None
     return made
+
+
+def ids_of(rid: str) -> list[str]:
+    """The `_id`s that a request's events can have: one for how it ended, one for what came after it was abandoned."""
+    return [rid, f"{rid}:late"]
 
 
 def public(document: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,17 @@ async def test_another_expiry_of_ours(cold: ColdBook, seconds: float) -> None:
         await cold.prepare()
 
 
+async def test_indexes_of_earlier_versions_are_replaced(cold: ColdBook) -> None:
+    await cold.usage.drop_index("purge_at")
+    await cold.usage.create_index("purge_at", expireAfterSeconds=0, name="purge_at")
+    await cold.usage.create_index("request_id", name="request")
+    await cold.prepare()
+    await cold.prepare()
+    indexes = {index["name"]: index async for index in await cold.usage.list_indexes()}
+    assert "request" not in indexes
+    assert indexes["purge_at"]["partialFilterExpression"] == {"purge_at": {"$exists": True}}
+
+
 async def test_a_plain_index_that_was_made_a_ttl_index(cold: ColdBook) -> None:
     await cold.usage.create_index("day", name="mine")
     await cold.db.command("collMod", "usage", index={"name": "mine", "expireAfterSeconds": 1})
