@@ -23,6 +23,7 @@ BLOCK_MS = 500
 POLL_S = 0.05
 BRAKE = 100  # unreadable events in one batch: more than bad luck, so stop instead of parking everything
 _BEGINNING = "0"
+_PIECE = 500  # of a batch that MongoDB is given at once
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]
 
@@ -80,24 +81,47 @@ class Consumer:
         return found
 
     async def _write(self, entries: list[Entry]) -> None:
-        documents, dead = [], []
-        for entry in entries:
-            stream, entry_id, fields = entry
-            try:
-                documents.append(self._document(_partition(stream), fields))
-            except events.Unreadable as error:
-                dead.append(_dead(stream, entry_id, fields, str(error)))
-        if len(dead) >= BRAKE:
-            raise BrakePulled(len(dead))
-        usage = [document for document in documents if document["end"] != "debit"]
-        taken = [document for document in documents if document["end"] == "debit"]
-        for collection, batch in ((self._cold.usage, usage), (self._cold.debits, taken)):
-            if batch:
-                dead += await self._insert(collection, batch)
-        for document in dead:
+        documents: list[Document] = []
+        unreadable: list[Document] = []
+        conflicts: list[Document] = []
+        writing: asyncio.Task[list[Document]] | None = None
+        try:
+            for start in range(0, len(entries), _PIECE):
+                piece = self._documents(entries[start : start + _PIECE], unreadable)
+                if len(unreadable) >= BRAKE:
+                    raise BrakePulled(len(unreadable))
+                if writing is not None:
+                    conflicts += await writing
+                writing = asyncio.create_task(self._keep(piece))
+                await asyncio.sleep(0)  # it leaves now: MongoDB writes while the next piece is made
+                documents += piece
+        finally:
+            if writing is not None:
+                conflicts += await writing
+        for document in (*unreadable, *conflicts):
             await self._cold.dead_events.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
             log.get().error("event_parked", code=document["reason"], partition=document["stream"])
         await self._adopt_beyond(documents)
+
+    def _documents(self, entries: list[Entry], unreadable: list[Document]) -> list[Document]:
+        """What MongoDB is to keep of these; what cannot be read is added to `unreadable`, with its bytes."""
+        documents = []
+        for stream, entry_id, fields in entries:
+            try:
+                documents.append(self._document(_partition(stream), fields))
+            except events.Unreadable as error:
+                unreadable.append(_dead(stream, entry_id, fields, str(error)))
+        return documents
+
+    async def _keep(self, documents: list[Document]) -> list[Document]:
+        """Write a piece of a batch; the conflicts in it."""
+        usage = [document for document in documents if document["end"] != "debit"]
+        taken = [document for document in documents if document["end"] == "debit"]
+        conflicts: list[Document] = []
+        for collection, some in ((self._cold.usage, usage), (self._cold.debits, taken)):
+            if some:
+                conflicts += await self._insert(collection, some)
+        return conflicts
 
     def _document(self, partition: str, fields: dict[bytes, bytes]) -> Document:
         make = debits.document if fields.get(b"end") == b"debit" else events.document

@@ -106,6 +106,19 @@ async def test_poison_is_parked_with_its_bytes_and_holds_nobody_up(ledger: Ledge
     assert (report.dead_events, report.agrees) == (3, False)
 
 
+async def test_a_batch_of_several_pieces_is_written_in_order(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that differ the first is kept, whichever pieces they are in; poison in one does not hold up the next."""
+    monkeypatch.setattr(consumer, "_PIECE", 2)
+    await ledger.charge("r1", "r2", "r3")
+    entries: Any = await ledger.reader.xrange(USAGE)
+    await ledger.reader.xadd(USAGE, {**entries[0][1], b"charge": b"6"})
+    await ledger.reader.xadd(USAGE, {b"new": b"format"})
+    await ledger.charge("r4", "r5")
+    assert await ledger.move() == 7
+    assert [(d["_id"], d["charge_nanos"]) for d in await ledger.kept()] == [(f"r{n}", 5) for n in range(1, 6)]
+    assert [d["reason"] for d in await ledger.dead()] == ["conflict", "KeyError"]
+
+
 async def test_the_brake_stops_before_anything_of_the_batch_is_parked(ledger: Ledger) -> None:
     for _ in range(consumer.BRAKE):
         await ledger.reader.xadd(USAGE, {b"new": b"format"})
