@@ -12,13 +12,13 @@ from ledger import facts, hot, keyspace, request_id
 from ledger.facts import Facts
 from ledger.hot import Admitted, Ended, Offer, Place, Versions
 from ledger.link import Link
-from weir.bundled import Valkey
 
 _PLACE = Place("5a", "acct_bench", "0123456789abcdef", "line_bench")
 _VERSIONS = Versions(1, 1, 1)
 _LIMITS = {"rpm": "1000000000", "tpm": "1000000000", "conc": "10000"}
 _AMOUNTS = [262_750_000, 131_678_000, 66_142_000, 33_374_000]
 _WARM_UP = 200
+_DURABLE = ("--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always", "--save", "")
 _FACTS = Facts(
     account=_PLACE.account,
     api_key=_PLACE.key,
@@ -67,10 +67,11 @@ class Scripts(NamedTuple):
         arena.stack.wait_until_drained()
         del name
         with TemporaryDirectory() as folder:
-            valkey = Valkey(Path(folder) / "data", free_port())
-            with server(Path(folder), "valkey", valkey.command(), valkey.port) as process:
+            port = free_port()
+            command = [arena.stack.redis_server()[0].exe(), "--port", str(port), "--dir", folder, *_DURABLE]
+            with server(Path(folder), "redis", command, port) as process:
                 pin([process], arena.core)
-                return asyncio.run(self._run(valkey.url, process))
+                return asyncio.run(self._run(f"redis://127.0.0.1:{port}", process))
 
     async def _run(self, url: str, process: Any) -> dict[str, float]:
         async with Link(url, name="bench") as redis:
