@@ -19,6 +19,7 @@ from ledger.link import Arg, Link, Script, StoreUnavailable
 
 SCHEME = "redis+cluster"
 _AGAIN_S = 0.02
+_NOT_LOCAL = "non local key in a cluster node"
 _REFRESH_AT_MOST_EVERY_S = 0.2
 Node = tuple[str, int]
 Send = Callable[[Link], asyncio.Future[Any]]
@@ -110,7 +111,7 @@ class ClusterLink:
             return
         if error is None:
             outer.set_result(inner.result())
-        elif isinstance(error, MovedError | AskError | TryAgainError | ClusterDownError):
+        elif _passes(error):
             self._spawn(self._retry(outer, slot, send, asked, error))
         else:
             if isinstance(error, StoreUnavailable):
@@ -131,8 +132,10 @@ class ClusterLink:
                 while not outer.done():
                     try:
                         reply = await self._once(slot, send, asked, error)
-                    except (MovedError, AskError, TryAgainError, ClusterDownError) as again:
-                        error = again
+                    except ResponseError as failed:
+                        if not _passes(failed):
+                            raise
+                        error = failed
                         continue
                     if not outer.done():
                         outer.set_result(reply)
@@ -194,6 +197,14 @@ class ClusterLink:
             self._known.set()
             break
         await asyncio.sleep(_REFRESH_AT_MOST_EVERY_S)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether a reply means that a slot is elsewhere, or under way: then the call did not run, and goes again."""
+    if isinstance(error, MovedError | AskError | TryAgainError | ClusterDownError):
+        return True
+    # Of `look`, whose second key is made in the script: the first is still here, and that one has moved on already.
+    return isinstance(error, ResponseError) and _NOT_LOCAL in str(error)
 
 
 def _node(text: str) -> Node:

@@ -191,6 +191,26 @@ async def test_a_slot_is_moved(cluster: Cluster, cold: ColdBook, vault: Vault, t
             await asyncio.to_thread(cluster.move, slot, source, target)
 
 
+async def test_a_key_is_looked_up_while_its_account_has_moved_on_already(cluster: Cluster) -> None:
+    """The script makes the account's key itself, so the server cannot tell beforehand that half of it is elsewhere."""
+    place, slot = PLACES[0], key_slot(f"p{PLACES[0].partition}".encode())
+    account = keyspace.account(place.partition, place.account)
+    async with ClusterLink(cluster.url) as link:
+        await link.command("HSET", keyspace.api_key(place.partition, place.key), "acct", place.account)
+        await link.command("HSET", account, "ver", "1")
+        await link.command("HSET", keyspace.meta(place.partition), "config", "3")
+        source = cluster.owner(slot)
+        target = next(node for node in cluster.nodes[:3] if node is not source)
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+        source.ask("MIGRATE", "127.0.0.1", target.server.port, "", 0, 5000, "KEYS", account)
+        looking = asyncio.create_task(hot.look(link, place.partition, place.key))
+        await asyncio.wait((looking,), timeout=0.1)
+        cluster.move(slot, source, target)
+        seen = await looking
+    assert (seen.config, seen.key[2], seen.account[0]) == (3, place.account.encode(), b"1")
+
+
 async def test_the_whole_product_on_a_cluster(cluster: Cluster, mongo_url: str, tmp_path: Path) -> None:
     urls = {"WEIR_REDIS_URL": cluster.url, "WEIR_MONGO_URL": mongo_url}
     async with ScriptedProvider() as provider:
