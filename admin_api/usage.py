@@ -86,7 +86,8 @@ async def summary(
 @router.get("/usage/{request_id}")
 async def of_request(request_id: str, stores: StoresDep) -> dict[str, Any]:
     """Every event of one request, and what they come to."""
-    found = await stores.cold.usage.find({"_id": {"$in": events.ids_of(request_id)}}).sort("_id", 1).to_list()
+    of_request = {"_id": {"$in": events.ids_of(request_id)}, "request_id": request_id}
+    found = await stores.cold.usage.find(of_request).sort("_id", 1).to_list()
     if not found:
         raise not_found("request, or it has not reached the ledger yet")
     return {

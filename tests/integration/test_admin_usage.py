@@ -110,6 +110,7 @@ async def test_all_events_of_a_request(api: Api, account: str) -> None:
     assert [event["end"] for event in found["events"]] == ["abandoned", "late"]
     assert (found["charge_nanos"], found["shortfall_nanos"], found["charge_usd"]) == (12, 2, "0.000000012")
     await api("GET", "/usage/r9", status=404)
+    await api("GET", "/usage/r3:late", status=404)
 
 
 async def test_of_nobody(api: Api) -> None:
