@@ -5,6 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from bench.arena import Arena
 from bench.contestants import weir
 from bench.machine import CannotRunError, cpu_s, free_port, pin, server
@@ -29,14 +31,8 @@ _FACTS = Facts(
     streamed=False,
     bytes_in=300,
 )
-_ENDED = Facts(
-    account=_PLACE.account,
-    api_key=_PLACE.key,
-    model="gpt-4.1",
-    dialect="openai",
-    endpoint="chat.completions",
-    price_version=1,
-    streamed=False,
+_ENDED = replace(
+    _FACTS,
     admitted_us=1_700_000_000_000_000,
     outcome="complete",
     served_model="gpt-4.1-2025-04-14",
@@ -47,7 +43,6 @@ _ENDED = Facts(
     quote_nanos=_AMOUNTS[0],
     latency_ms=12,
     ttft_ms=11,
-    bytes_in=300,
     bytes_out=670,
 )
 
@@ -121,9 +116,8 @@ async def _open(redis: Link) -> None:
     await hot.grant(redis, partition, account, number=1, credited_nanos=10**15)
 
 
-def _evalsha(statistics: Any) -> tuple[int, int]:
+def _evalsha(statistics: bytes) -> tuple[int, int]:
     """Calls, and microseconds in them."""
-    text = statistics.decode() if isinstance(statistics, bytes) else str(statistics)
-    line = next(line for line in text.splitlines() if line.startswith("cmdstat_evalsha:"))
+    line = next(line for line in statistics.decode().splitlines() if line.startswith("cmdstat_evalsha:"))
     fields = dict(field.split("=") for field in line.partition(":")[2].split(","))
     return int(fields["calls"]), int(fields["usec"])
