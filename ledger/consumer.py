@@ -53,7 +53,7 @@ class Consumer:
         if entries:
             async with self.writing:
                 await self._write(entries)
-            await self._forget(entries)
+            await self._delete(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
             lag_s = max(time.time() - oldest_ms / 1000, 0)
         metrics.LAG_SECONDS.set(lag_s)
@@ -164,7 +164,8 @@ class Consumer:
             _id = f"{d['partition']}:{d['epoch']}:{d['seq']}"
             await self._cold.reposted.update_one({"_id": _id}, {"$setOnInsert": number}, upsert=True)
 
-    async def _forget(self, entries: list[Entry]) -> None:
+    async def _delete(self, entries: list[Entry]) -> None:
+        """MongoDB has them; whatever is not deleted is read, and found there, once more."""
         by_stream: dict[str, list[bytes]] = {}
         for stream, entry_id, _ in entries:
             by_stream.setdefault(stream, []).append(entry_id)
