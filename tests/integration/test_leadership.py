@@ -49,7 +49,7 @@ async def test_two_workers_one_leads_and_the_other_takes_over(cold: ColdBook, re
             return len(ready)
 
         await eventually(open_by, bool)
-        leader = next(number for number, worker in enumerate(workers) if worker._leads.is_set())
+        [leader] = [number for number, worker in enumerate(workers) if worker._leads.is_set()]
         ledger = Ledger(cold, one, readers[0])
         await ledger.customer()
         await ledger.charge("r1", "r2")
