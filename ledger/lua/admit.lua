@@ -10,8 +10,12 @@
 -- {RATE, scope, kind, wait us} {CAP, period, needed, left} {FUNDS, needed, available}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'config')
 if fenced(m) then return {'FENCED'} end
-local h = redis.call('HMGET', KEYS[5], 'st', 'n', 'amt', 'at', 'free')
-if h[1] == 'H' then return {'OK', h[2], h[3], h[4], '0', '0', '0', '0', h[5] and 1 or 0} elseif h[1] then return {'ENDED'} end
+local before = redis.call('HGET', KEYS[5], 'st')
+if before == 'H' then
+  local h = redis.call('HMGET', KEYS[5], 'n', 'amt', 'at', 'free')
+  return {'OK', h[1], h[2], h[3], '0', '0', '0', '0', h[4] and 1 or 0}
+end
+if before then return {'ENDED'} end
 local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
 for i = 11, math.max(#ARGV, 11) do if not whole(ARGV[i] or '') then return redis.error_reply('EARG') end end
@@ -21,45 +25,46 @@ local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live',
 if k[1] ~= ARGV[2] or a[1] ~= ARGV[3] or m[3] ~= ARGV[4] then return {'STALE'} end
 local now = now_us()
 if k[2] ~= 'active' then return {'REVOKED'} end
-if k[3] and tonumber(k[3]) <= now then return {'EXPIRED'} end
+if k[3] and num(k[3]) <= now then return {'EXPIRED'} end
 if a[2] ~= 'active' then return {'SUSPENDED', a[2]} end
 if redis.call('XLEN', KEYS[7]) >= bound then return {'BACKLOG'} end
 local l = redis.call('HMGET', KEYS[4], 'live', 'rt', 'tt', 'day', 'dsum', 'month', 'msum')
-local live, alive = tonumber(l[1] or '0'), tonumber(a[5] or '0')
-if k[6] and live >= tonumber(k[6]) then return {'CONCURRENCY', 'key', k[6]} end
-if a[10] and alive >= tonumber(a[10]) then return {'CONCURRENCY', 'account', a[10]} end
+local live, alive = num(l[1]), num(a[5])
+if k[6] and live >= num(k[6]) then return {'CONCURRENCY', 'key', k[6]} end
+if a[10] and alive >= num(a[10]) then return {'CONCURRENCY', 'account', a[10]} end
 local wait, scope, kind = 0, '', ''
 local function gcra(tat, limit, n, who, what) -- the new state and the microseconds that it adds
   if not limit then return now, 0 end
+  limit = num(limit)
   local cost = math.ceil(math.min(n, limit) * MINUTE / limit)
-  tat = math.min(math.max(tonumber(tat or '0'), now), now + MINUTE) -- a clock that stepped locks out for a minute at most
+  tat = math.min(math.max(num(tat), now), now + MINUTE) -- a clock that stepped locks out for a minute at most
   local over = tat + cost - now - MINUTE
   if over > wait then wait, scope, kind = over, who, what end
   return tat + cost, cost
 end
-local lr = gcra(l[2], tonumber(k[4]), 1, 'key', 'requests')
-local lt, lus = gcra(l[3], tonumber(k[5]), tokens, 'key', 'tokens')
-local ar = gcra(a[6], tonumber(a[8]), 1, 'account', 'requests')
-local at, aus = gcra(a[7], tonumber(a[9]), tokens, 'account', 'tokens')
+local lr = gcra(l[2], k[4], 1, 'key', 'requests')
+local lt, lus = gcra(l[3], k[5], tokens, 'key', 'tokens')
+local ar = gcra(a[6], a[8], 1, 'account', 'requests')
+local at, aus = gcra(a[7], a[9], tokens, 'account', 'tokens')
 if wait > 0 then return {'RATE', scope, kind, S(wait)} end
 local day, month, dsum, msum = periods(now, l[4], l[5], l[6], l[7])
-local avail = tonumber(a[3] or '0')
+local avail = num(a[3])
 local fmonth, fused = free_used(now, a[11], a[12], a[13])
-local free = fused and tonumber(ARGV[11]) > 0 -- what costs nothing anyway uses none up
+local free = fused and num(ARGV[11]) > 0 -- what costs nothing anyway uses none up
 local room, cap = avail, 'day'
-if k[7] and tonumber(k[7]) - dsum < room then room = tonumber(k[7]) - dsum end
-if k[8] and tonumber(k[8]) - msum < room then room, cap = tonumber(k[8]) - msum, 'month' end
+if k[7] and k[7] - dsum < room then room = k[7] - dsum end
+if k[8] and k[8] - msum < room then room, cap = k[8] - msum, 'month' end
 room = math.max(room, 0) -- a cap that was lowered, or a charge above its hold: what is free still passes
 local n = #ARGV
-for i = 11, free and 0 or n - 1 do if tonumber(ARGV[i]) * 10 <= room then n = i; break end end
-local amount = free and 0 or tonumber(ARGV[n])
+for i = 11, free and 0 or n - 1 do if ARGV[i] * 10 <= room then n = i; break end end
+local amount = free and 0 or num(ARGV[n])
 if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- The first write is the one that meets a key of a wrong type; nothing below it can fail.
 redis.call('ZADD', KEYS[6], now + lease, ARGV[1])
 redis.call('HSET', KEYS[5], 'st', 'H', 'n', n - 10, 'amt', amount, 'at', now, 'used', '0', 'tokens', tokens,
   'lus', lus, 'aus', aus, 'day', day, 'month', month, 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])
-redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', tonumber(a[4] or '0') + amount, 'live', alive + 1,
+redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', num(a[4]) + amount, 'live', alive + 1,
   'rt', ar, 'tt', at)
 redis.call('HSET', KEYS[4], 'live', live + 1, 'rt', lr, 'tt', lt, 'day', day, 'dsum', dsum + amount,
   'month', month, 'msum', msum + amount)

@@ -14,14 +14,14 @@ local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
 local l = redis.call('HMGET', KEYS[3], 'live', 'day', 'dsum', 'month', 'msum')
 redis.call('ZSCORE', KEYS[5], ARGV[1])
 local hold, one = 0, 0
-if h[1] == 'H' then hold, one = tonumber(h[2]), 1 end
-local more = charge - tonumber(h[3] or '0') -- an abandoned request's first charge is in the totals already
-redis.call('HSET', KEYS[2], 'avail', S(tonumber(a[1] or '0') + hold - more), 'held', S(tonumber(a[2] or '0') - hold),
-  'live', S(tonumber(a[3] or '0') - one))
+if h[1] == 'H' then hold, one = num(h[2]), 1 end
+local more = charge - num(h[3]) -- an abandoned request's first charge is in the totals already
+redis.call('HSET', KEYS[2], 'avail', S(num(a[1]) + hold - more), 'held', S(num(a[2]) - hold),
+  'live', S(num(a[3]) - one))
 redis.call('HINCRBY', KEYS[2], 'spent', S(more))
-if one == 1 then redis.call('HSET', KEYS[3], 'live', S(tonumber(l[1] or '0') - 1)) end
+if one == 1 then redis.call('HSET', KEYS[3], 'live', S(num(l[1]) - 1)) end
 local function cap(name, period, current, sum) -- as at a settle: only while the period of the admit still runs
-  if period and period == current then redis.call('HSET', KEYS[3], name, S(math.max(tonumber(sum) + more - hold, 0))) end
+  if period and period == current then redis.call('HSET', KEYS[3], name, S(math.max(num(sum) + more - hold, 0))) end
 end
 cap('dsum', h[4], l[2], l[3])
 cap('msum', h[5], l[4], l[5])

@@ -7,7 +7,7 @@
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
 local h = redis.call('HMGET', KEYS[3], 'st', 'charge', 'short')
-local avail = tonumber(redis.call('HGET', KEYS[2], 'avail') or '0')
+local avail = num(redis.call('HGET', KEYS[2], 'avail'))
 if h[1] == 'R' then return {'FUNDS', h[3], h[2]} elseif h[1] then return {'REPEAT', S(avail)} end
 local amount, asked, now = whole(ARGV[2]), whole(ARGV[4]), now_us()
 if not amount or amount == 0 or not asked then return redis.error_reply('EARG') end

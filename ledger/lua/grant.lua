@@ -6,11 +6,11 @@
 local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if m[1] ~= server() then return {'FENCED'} end
 local a = redis.call('HMGET', KEYS[2], 'grant', 'credited', 'avail', 'held')
-local avail, number = tonumber(a[3] or '0'), whole(ARGV[1])
+local avail, number = num(a[3]), whole(ARGV[1])
 if not number or not string.find(ARGV[2], '^%d+$') then return redis.error_reply('EARG') end
-if number <= tonumber(a[1] or '0') then return {'REPEAT', S(avail)} end
+if number <= num(a[1]) then return {'REPEAT', S(avail)} end
 local more = minus(ARGV[2], a[2] or '0')
 if more < 0 then return redis.error_reply('EARG') end
-if avail + tonumber(a[4] or '0') + more > CAP then return {'RANGE'} end
+if avail + num(a[4]) + more > CAP then return {'RANGE'} end
 redis.call('HSET', KEYS[2], 'grant', ARGV[1], 'credited', ARGV[2], 'avail', S(avail + more))
 return {'OK', S(avail + more)}

@@ -7,12 +7,12 @@ local function periods(now, day, dsum, month, msum)
   local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
   local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
   local m = (era * 400 + yoe) * 12 + math.floor((5 * doy + 2) / 153)
-  day, month = tonumber(day or '0'), tonumber(month or '0') -- a clock that stepped back never opens an old period again
-  return math.max(d, day), math.max(m, month), d <= day and tonumber(dsum) or 0, m <= month and tonumber(msum) or 0
+  day, month = num(day), num(month) -- a clock that stepped back never opens an old period again
+  return math.max(d, day), math.max(m, month), d <= day and num(dsum) or 0, m <= month and num(msum) or 0
 end
 -- The month that a free request would count in, and how many were used in it; nothing if there is none left.
 local function free_used(now, limit, month, used)
   if not limit then return end
   local _, current, _, count = periods(now, nil, nil, month, used)
-  if count < tonumber(limit) then return current, count end
+  if count < num(limit) then return current, count end
 end

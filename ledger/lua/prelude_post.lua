@@ -1,34 +1,37 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
--- h: {state, amount, charge, used, tokens, lus, aus, day, month, keep, facts, short, free}; m: {server, state, epoch,
--- floor}. A request that was admitted free has in `free` the month that it counts in, and costs nothing whoever says otherwise.
-local HOLD = {'st', 'amt', 'charge', 'used', 'tokens', 'lus', 'aus', 'day', 'month', 'keep', 'facts', 'short', 'free'}
+-- h: the words of HOLD; m: {server, state, epoch, floor}. A request that was admitted free has in `free` the month that it
+-- counts in, and costs nothing whoever says otherwise.
+local HOLD = {'st', 'amt', 'tokens', 'lus', 'aus', 'day', 'month', 'free'}
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
-  return math.max(math.min(tonumber(tat or '0') + math.floor(us * used / estimate) - us, now + MINUTE), 0)
+  return math.max(math.min(num(tat) + math.floor(us * used / estimate) - us, now + MINUTE), 0)
 end
 local function post(kind, rid, m, h, cost, tokens, event)
-  local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt')
+  local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt', 'spent')
   local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
   redis.call('XLEN', KEYS[6]) -- a wrong type fails here, before the first write
   local now, holding, note = now_us(), h[1] == 'H', {}
-  if h[13] then cost, note = 0, {'free', 1} end
-  local hold = holding and tonumber(h[2]) or 0
-  local can = tonumber(a[1] or '0') + hold
+  if h[8] then cost, note = 0, {'free', 1} end
+  local hold = holding and num(h[2]) or 0
+  local can = num(a[1]) + hold
   local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
-  local one, us_l, us_a, used, estimate = holding and 1 or 0, tonumber(h[6] or '0'), tonumber(h[7] or '0'), 1, 1
-  if holding and tokens and tonumber(h[5]) > 0 then used, estimate = tokens, tonumber(h[5]) end
+  local one, us_l, us_a, used, estimate = holding and 1 or 0, num(h[4]), num(h[5]), 1, num(h[3])
+  if holding and tokens and estimate > 0 then used = tokens else estimate = 1 end
   redis.call('ZREM', KEYS[5], rid) -- or here; nothing below it can fail
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-  redis.call('HSET', KEYS[2], 'avail', can - charge, 'held', tonumber(a[2] or '0') - hold,
-    'live', tonumber(a[3] or '0') - one, 'tt', moved(a[4], us_a, used, estimate, now))
-  redis.call('HINCRBY', KEYS[2], 'spent', charge)
-  local lf = {'live', tonumber(l[1] or '0') - one, 'tt', moved(l[2], us_l, used, estimate, now)}
-  if h[8] and l[3] == h[8] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(tonumber(l[4]) + charge - hold, 0) end
-  if h[9] and l[5] == h[9] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(tonumber(l[6]) + charge - hold, 0) end
+  local spent = num(a[5]) + charge
+  if spent > CAP then -- more than a number here counts exactly
+    redis.call('HINCRBY', KEYS[2], 'spent', charge)
+    spent = redis.call('HGET', KEYS[2], 'spent')
+  end
+  redis.call('HSET', KEYS[2], 'avail', can - charge, 'held', num(a[2]) - hold, 'live', num(a[3]) - one,
+    'tt', moved(a[4], us_a, used, estimate, now), 'spent', spent)
+  local lf = {'live', num(l[1]) - one, 'tt', moved(l[2], us_l, used, estimate, now)}
+  if h[6] and l[3] == h[6] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(num(l[4]) + charge - hold, 0) end
+  if h[7] and l[5] == h[7] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(num(l[6]) + charge - hold, 0) end
   redis.call('HSET', KEYS[3], unpack(lf))
   redis.call('XADD', KEYS[6], '*', 'seq', seq, 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', charge,
-    'short', cost - charge, 'hold', hold, 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', posted_at(now, m[4]),
-    'event', event, unpack(note))
-  if h[13] and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[13] then
+    'short', cost - charge, 'hold', hold, 'spent', spent, 'at', posted_at(now, m[4]), 'event', event, unpack(note))
+  if h[8] and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[8] then
     redis.call('HINCRBY', KEYS[2], 'fused', -1) -- nothing was answered, so it was not used
   end
   return charge, cost - charge, seq

@@ -10,5 +10,5 @@ if not used or not lease then return redis.error_reply('EARG') end
 local h = redis.call('HMGET', KEYS[2], 'st', 'amt', 'used', 'free')
 if h[1] ~= 'H' then return {'GONE'} end
 redis.call('ZADD', KEYS[3], 'XX', S(now_us() + lease), ARGV[1])
-if used > tonumber(h[3]) then redis.call('HSET', KEYS[2], 'used', S(used)) end
-return {not h[4] and used >= tonumber(h[2]) and used > 0 and 'STOP' or 'OK'}
+if used > num(h[3]) then redis.call('HSET', KEYS[2], 'used', S(used)) end
+return {not h[4] and used >= num(h[2]) and used > 0 and 'STOP' or 'OK'}

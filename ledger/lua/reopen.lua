@@ -8,7 +8,7 @@ local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'term', 'epoch', 'seq'
 local before = {take = '', recover = 'rebuild', open = 'recover'} -- the state that a step begins in
 local term, lease, me = whole(ARGV[2]), whole(ARGV[3]), server()
 if not (before[ARGV[1]] and term and lease and whole(ARGV[4]) and whole(ARGV[5])) then return redis.error_reply('EARG') end
-if term < tonumber(m[3] or '0') then return {'TERM'} end
+if term < num(m[3]) then return {'TERM'} end
 if ARGV[1] == 'take' then
   redis.call('HSET', KEYS[1], 'server', me, 'state', 'rebuild', 'term', ARGV[2])
   return {'OK', me}
@@ -19,7 +19,7 @@ if m[2] ~= before[ARGV[1]] then return {'LOST'} end
 if ARGV[1] == 'recover' then
   redis.call('HSET', KEYS[1], 'state', 'recover', 'epoch', ARGV[4], 'seq', '0', 'config', ARGV[5], 'instance', ARGV[6])
   local floor = whole(ARGV[7] or '0') or 0
-  if floor > tonumber(m[8] or '0') then redis.call('HSET', KEYS[1], 'floor', S(floor)) end
+  if floor > num(m[8]) then redis.call('HSET', KEYS[1], 'floor', S(floor)) end
   return {'OK', me}
 end
 local floor = now_us() + lease

@@ -9,5 +9,5 @@ if fenced(m) then return {'FENCED'} end
 local floor = whole(ARGV[1])
 if not floor then return redis.error_reply('EARG') end
 if floor > now_us() then return {'EARLY'} end -- else a leader's wrong clock would date every charge into the future
-if floor > tonumber(m[5] or '0') then redis.call('HSET', KEYS[1], 'floor', S(floor)) end
+if floor > num(m[5]) then redis.call('HSET', KEYS[1], 'floor', S(floor)) end
 return {'OK', m[3], m[4]}

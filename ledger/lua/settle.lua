@@ -7,7 +7,8 @@
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m, true) then return {'FENCED'} end
 local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
-if h[1] == 'S' then return {'REPEAT', h[3], h[12], m[1]} end
+local first = (h[1] == 'S' or h[1] == 'X') and redis.call('HMGET', KEYS[4], 'charge', 'short')
+if h[1] == 'S' then return {'REPEAT', first[1], first[2], m[1]} end
 local cost, tokens, admitted = whole(ARGV[3]), whole(ARGV[4]), whole(ARGV[6])
 local void = ARGV[2] == 'voided'
 if not cost or not admitted or (void and cost > 0) or (not void and ARGV[2] ~= 'settled') then
@@ -15,7 +16,7 @@ if not cost or not admitted or (void and cost > 0) or (not void and ARGV[2] ~= '
 end
 local kind, before, short = ARGV[2], 0, 0
 if h[1] == 'X' then
-  kind, before, short = 'late', tonumber(h[3]), tonumber(h[12])
+  kind, before, short = 'late', num(first[1]), num(first[2])
   cost = math.max(cost - before - short, 0)
 elseif not h[1] then
   kind = 'orphan'

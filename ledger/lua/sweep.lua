@@ -8,8 +8,9 @@ if fenced(m) then return {'FENCED'} end
 local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
 if h[1] ~= 'H' then redis.call('ZREM', KEYS[5], ARGV[1]); return {'GONE'} end
 local due = redis.call('ZSCORE', KEYS[5], ARGV[1])
-if due and tonumber(due) > now_us() then return {'NOT_DUE'} end
-local keep = h[10] == 'hold' and tonumber(h[2]) or tonumber(h[10])
-local charge, rest, seq = post('abandoned', ARGV[1], m, h, math.max(tonumber(h[4]), keep), nil, h[11])
+if due and num(due) > now_us() then return {'NOT_DUE'} end
+local said = redis.call('HMGET', KEYS[4], 'used', 'keep', 'facts')
+local keep = num(said[2] == 'hold' and h[2] or said[2])
+local charge, rest, seq = post('abandoned', ARGV[1], m, h, math.max(num(said[1]), keep), nil, said[3])
 mark('X', charge, rest)
 return {'OK', S(charge), S(rest), S(seq)}
