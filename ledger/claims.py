@@ -4,7 +4,6 @@ Redis remembers an ended request for an hour, MongoDB for as long as the event i
 MongoDB, and only once every event that was waiting has got there; then it is posted or dropped, once.
 """
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -15,20 +14,18 @@ from ledger.facts import encode as encode_facts
 from ledger.hot import Place
 from ledger.link import Caller
 from ledger.settlement import Settlement
+from ledger.survey import survey
 
 _AT_ONCE = 100
 
 
 async def judge(cold: ColdBook, redis: Caller) -> int:
     """Judge every claim whose partition has no event waiting; how many were posted."""
-    replies = await asyncio.gather(
-        *(
-            redis.command("XRANGE", keyspace.claims(p), "-", "+", "COUNT", _AT_ONCE, key=keyspace.claims(p))
-            for p in keyspace.PARTITIONS
-        )
+    claims = await survey(
+        lambda p: redis.command("XRANGE", keyspace.claims(p), "-", "+", "COUNT", _AT_ONCE, key=keyspace.claims(p))
     )
     posted = 0
-    for partition, entries in zip(keyspace.PARTITIONS, replies, strict=True):
+    for partition, entries in claims.items():
         if entries and await redis.command("XLEN", keyspace.usage(partition)) == 0:
             for entry_id, flat in entries:
                 posted += await _judge_one(cold, redis, partition, entry_id, flat[1])

@@ -5,7 +5,7 @@ put grants, policies and config in force; close the old epoch; let settles in; m
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ledger.cold import DUPLICATE_KEY, ColdBook, Document
 from ledger.hot import Place
 from ledger.link import Caller
 from ledger.sequence import Point
+from ledger.survey import survey
 
 
 class Refused(Exception):
@@ -49,17 +50,17 @@ class Report:
     restored: rebuild.Restored = field(default_factory=rebuild.Restored)
 
 
-async def closed_partitions(redis: Caller) -> list[Meta]:
+async def closed_partitions(redis: Caller, among: Sequence[str] = keyspace.PARTITIONS) -> list[Meta]:
     """The partitions that the servers at hand may not serve."""
-    metas = await asyncio.gather(*(_meta(redis, p) for p in keyspace.PARTITIONS))
+    metas = await survey(lambda p: _meta(redis, p), among)
     groups: dict[object, str] = {}
-    for partition in keyspace.PARTITIONS:
+    for partition in among:
         groups.setdefault(redis.server_of(keyspace.meta(partition)), partition)
     asked = await asyncio.gather(*(server_name(redis, partition) for partition in groups.values()))
     names = dict(zip(groups, asked, strict=True))
     suspects = [
         meta
-        for meta in metas
+        for meta in metas.values()
         if meta.state != "open" or meta.server != names.get(redis.server_of(keyspace.meta(meta.partition)))
     ]
     # A slot may have moved between the two questions: ask for each suspect by itself before anything is done to it.

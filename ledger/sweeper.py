@@ -5,6 +5,7 @@ import asyncio
 from ledger import hot, keyspace, metrics
 from ledger.hot import Place
 from ledger.link import Caller
+from ledger.survey import survey
 
 _AT_ONCE = 200
 
@@ -13,13 +14,8 @@ async def sweep(redis: Caller) -> int:
     """Abandon every request that is due by the server's clock; how many were."""
     seconds, micros = await redis.command("TIME")
     now_us = int(seconds) * 1_000_000 + int(micros)
-    due = await asyncio.gather(
-        *(
-            redis.command("ZRANGEBYSCORE", keyspace.due(p), "-inf", now_us, "LIMIT", 0, _AT_ONCE)
-            for p in keyspace.PARTITIONS
-        )
-    )
-    found = [(p, rid.decode()) for p, rids in zip(keyspace.PARTITIONS, due, strict=True) for rid in rids]
+    due = await survey(lambda p: redis.command("ZRANGEBYSCORE", keyspace.due(p), "-inf", now_us, "LIMIT", 0, _AT_ONCE))
+    found = [(p, rid.decode()) for p, rids in due.items() for rid in rids]
     swept = await asyncio.gather(*(_sweep_one(redis, partition, rid) for partition, rid in found))
     metrics.HOLDS_SWEPT.inc(sum(swept))
     return sum(swept)
@@ -34,7 +30,7 @@ async def _sweep_one(redis: Caller, partition: str, rid: str) -> bool:
 
 async def measure(redis: Caller) -> None:
     """How many holds live and how many events wait, over all partitions."""
-    holds = await asyncio.gather(*(redis.command("ZCARD", keyspace.due(p)) for p in keyspace.PARTITIONS))
-    waiting = await asyncio.gather(*(redis.command("XLEN", keyspace.usage(p)) for p in keyspace.PARTITIONS))
-    metrics.HOLDS.set(sum(holds))
-    metrics.BACKLOG.set(sum(waiting))
+    holds = await survey(lambda p: redis.command("ZCARD", keyspace.due(p)))
+    waiting = await survey(lambda p: redis.command("XLEN", keyspace.usage(p)))
+    metrics.HOLDS.set(sum(holds.values()))
+    metrics.BACKLOG.set(sum(waiting.values()))

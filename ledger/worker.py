@@ -5,6 +5,7 @@ It is on the availability path (only it opens partitions), so run two: the secon
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -21,6 +22,7 @@ from ledger.consumer import Consumer
 from ledger.hot import Fenced
 from ledger.lease import Lease
 from ledger.link import Caller, StoreUnavailable
+from ledger.survey import SHARES
 
 _PASSING = (PyMongoError, RedisError, StoreUnavailable, Fenced, reopen.Superseded, OSError, TimeoutError)
 _LEASE_EVERY_S = 2.0
@@ -43,6 +45,7 @@ class Worker:
         self._lease = Lease(cold)
         self._consumer = Consumer(cold, link, reader)
         self._auditor = Auditor(cold, link)
+        self._shares = itertools.cycle(SHARES)
         self._stated_up_to = ""
         self._on_ready = on_ready
         self._ready = False
@@ -102,6 +105,10 @@ class Worker:
             # One that stands by is ready as soon as another looks after all of them.
             if not self._ready and not await reopen.closed_partitions(self._link):
                 self._tell_ready()
+            return
+        # What closes partitions, a server that starts or is emptied, closes every share of them; anything else is found
+        # when its share has its turn.
+        if self._open.is_set() and not await reopen.closed_partitions(self._link, next(self._shares)):
             return
         closed = await reopen.closed_partitions(self._link)
         if not closed:
