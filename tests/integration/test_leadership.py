@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ledger import lease, publish, reopen
+from ledger import keyspace, lease, publish, reopen
 from ledger.cold import ColdBook
 from ledger.lease import Lease
 from ledger.link import Link, client
@@ -69,3 +69,21 @@ async def test_two_workers_one_leads_and_the_other_takes_over(cold: ColdBook, re
         for reader in readers:
             await reader.aclose()
         assert (await ledger.audit()).agrees
+
+
+async def test_a_single_partition_that_closes_is_found_when_its_share_has_its_turn(
+    cold: ColdBook, redis_url: str, vault: Vault
+) -> None:
+    await publish.ensure_pepper(cold, vault)
+    ready = asyncio.Event()
+    reader = client(redis_url)
+    async with Link(redis_url) as link:
+        worker = Worker(cold, link, reader, on_ready=ready.set)
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait_for(ready.wait(), 30)
+        for partition in ("00", "5a", "ff"):
+            await link.command("HSET", keyspace.meta(partition), "server", "another")
+        await eventually(lambda: reopen.closed_partitions(link), lambda closed: not closed)
+        worker.stop()
+        await running
+    await reader.aclose()

@@ -107,6 +107,19 @@ async def test_late_and_abandoned_requests_are_remembered_as_they_stood(ledger: 
     assert (await ledger.audit()).agrees
 
 
+async def test_a_late_one_is_remembered_with_what_was_charged_an_hour_before(ledger: Ledger) -> None:
+    await ledger.admit("late")
+    await hot.progress(ledger.link, PLACE, "late", used_nanos=4, lease_us=0)
+    assert await hot.sweep(ledger.link, PLACE, "late") is not None
+    assert await ledger.settle("late", 6) == Ended("late", 2, 0, 2)
+    await ledger.move()
+    await ledger.cold.usage.update_one({"_id": "late"}, {"$set": {"at": now() - timedelta(hours=2)}})
+    await wipe(ledger)
+    await rebuilt(ledger)
+    assert (await ledger.balance())["spent"] == 6
+    assert await ledger.settle("late", 6) == Ended("repeat", 6, 0, 0)
+
+
 async def test_old_requests_are_not_marked(ledger: Ledger) -> None:
     await ledger.charge("young", "old")
     await ledger.move()
@@ -220,6 +233,26 @@ async def test_an_event_beyond_the_close_of_its_epoch_is_adopted_at_once(ledger:
     assert (await ledger.balance())["spent"] == 11
     await reopen.adopt_beyond(ledger.cold, ledger.link, P)
     assert (await ledger.balance())["spent"] == 11
+
+
+async def test_one_that_a_rebuild_counted_is_never_adopted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came an hour ago, and the worker died before it adopted it: Redis has no mark of it any more, only the sum."""
+    await lost_tail(ledger)
+    with monkeypatch.context() as dying:
+
+        async def dies(*_: object) -> int:
+            raise ConnectionResetError
+
+        dying.setattr(reopen, "adopt_beyond", dies)
+        with pytest.raises(ConnectionResetError):
+            await ledger.move(Consumer(ledger.cold, ledger.link, ledger.reader))
+    await ledger.cold.usage.update_one({"_id": "lost"}, {"$set": {"at": now() - timedelta(hours=2)}})
+    await wipe(ledger)
+    assert (await rebuilt(ledger, term=3)).restored.marks == 1
+    assert (await ledger.balance())["spent"] == 11
+    await reopen.adopt_beyond(ledger.cold, ledger.link, P)
+    assert (await ledger.balance())["spent"] == 11
+    assert (await ledger.audit()).agrees
 
 
 async def test_one_that_was_posted_again_before_it_came_is_counted_once(ledger: Ledger) -> None:
