@@ -16,8 +16,9 @@ from ledger import log, process
 KEEP_ALIVE_S = 75
 
 
-# A request leaves no cycles behind, so the collector finds next to nothing; after every 700 objects it took 6 %.
-COLLECT_EVERY = 50_000
+# A request leaves nothing behind that only the collector frees (tests/integration/test_garbage.py); looking for it after every
+# 700 objects took 6 %.
+COLLECT_EVERY = 10_000
 
 
 class Server(uvicorn.Server):

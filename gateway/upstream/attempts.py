@@ -52,24 +52,27 @@ class Search:
         `write`: the request as it is sent there.
         """
         last: Answer | Refusal | None = None
-        while True:
-            try:
-                chosen = await self._first() if last is None else self._next()
-            except Refusal as refusal:
-                if isinstance(last, Refusal) or last is None:
-                    raise last or refusal from None
-                return last
-            if last is not None and not isinstance(last, Refusal):
-                await last.aclose()
-            if last is not None:
-                tally.count(metrics.FAILOVERS, chosen.upstream.name)
-            last = await self._ask(chosen, dialect, headers, write(chosen), form=form)
-            if not isinstance(last, Refusal) and not self._is_failure(chosen, last):
-                return last
-            if not self._may_go_on():
-                if isinstance(last, Refusal):
-                    raise last
-                return last
+        try:
+            while True:
+                try:
+                    chosen = await self._first() if last is None else self._next()
+                except Refusal as refusal:
+                    if isinstance(last, Refusal) or last is None:
+                        raise last or refusal from None
+                    return last
+                if last is not None and not isinstance(last, Refusal):
+                    await last.aclose()
+                if last is not None:
+                    tally.count(metrics.FAILOVERS, chosen.upstream.name)
+                last = await self._ask(chosen, dialect, headers, write(chosen), form=form)
+                if not isinstance(last, Refusal) and not self._is_failure(chosen, last):
+                    return last
+                if not self._may_go_on():
+                    if isinstance(last, Refusal):
+                        raise last
+                    return last
+        finally:
+            last = None  # a refusal that is raised knows this frame, which must not know the refusal
 
     async def _first(self) -> Chosen:
         """Where to ask first; if that takes waiting and there is a line for it, after a while."""
