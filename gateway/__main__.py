@@ -16,8 +16,8 @@ from ledger import log, process
 KEEP_ALIVE_S = 75
 
 
-# A request leaves nothing behind that only the collector frees (tests/integration/test_garbage.py); looking for it after every
-# 700 objects took 6 %.
+# A request leaves nothing that only the collector frees (tests/integration/test_garbage.py); to look after every 700 objects
+# took 6 %.
 COLLECT_EVERY = 10_000
 
 
