@@ -1,6 +1,5 @@
 """`python -m gateway`: one worker on an inherited socket (`weir gateway` and `weir up` start as many as are asked for)."""
 
-import gc
 import os
 import socket
 from types import FrameType
@@ -16,11 +15,6 @@ from ledger import log, process
 KEEP_ALIVE_S = 75
 
 
-# A request leaves nothing that only the collector frees (tests/integration/test_garbage.py); to look after every 700 objects
-# took 6 %.
-COLLECT_EVERY = 10_000
-
-
 class Server(uvicorn.Server):
     """uvicorn, but `readyz` says no from the first signal on, so that balancers look elsewhere."""
 
@@ -33,18 +27,10 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _ready() -> None:
-    """What is there now stays: nobody needs to look through it again for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_EVERY, 20, 50)
-    process.tell_ready()
-
-
 def main() -> None:
     settings = process.settings_or_exit("WEIR_REDIS_URL", "WEIR_MASTER_KEY")
     log.setup("gateway")
-    gateway = Gateway(settings, on_ready=_ready)
+    gateway = Gateway(settings, on_ready=process.ready)
     config = uvicorn.Config(
         gateway,
         http=Listener,

@@ -26,7 +26,7 @@ async def run(settings: Settings) -> None:
     try:
         await _prepare(cold, vault)
         async with connect(settings.redis_url, name="weir-ledger", deadline_s=10) as link:
-            worker = Worker(cold, link, reader, on_ready=process.tell_ready)
+            worker = Worker(cold, link, reader, on_ready=process.ready)
             process.on_stop(worker.stop)
             await worker.run()
     finally:

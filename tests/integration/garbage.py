@@ -21,7 +21,8 @@ def _told() -> None:
 
 if __name__ == "__main__":
     from gateway import __main__ as gateway
+    from ledger import process
 
-    gateway.COLLECT_EVERY = 10**9
+    process.COLLECT_EVERY = 10**9
     threading.Thread(target=_told, daemon=True).start()
     gateway.main()
