@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,26 @@ def valkey_cluster(folder: Path) -> Iterator[Cluster]:
     nodes: list[Node] = []
     try:
         for n in range(2 * _PRIMARIES):
-            # The bus's usual port is 10,000 above, which is no port for most that are free.
-            server = Valkey(folder / str(n), free_port(), (*_OPTIONS, "--cluster-port", str(free_port())))
-            process = subprocess.Popen(leashed(server.command()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            nodes.append(Node(server, process))
-        for node in nodes:
-            wait_until(lambda node=node: _answers(node), why="for a cluster node")  # type: ignore[misc]
+            nodes.append(_started(folder / str(n)))  # noqa: PERF401 - one that fails leaves the others to be ended
         _join(nodes)
         yield Cluster(nodes)
     finally:
         for node in nodes:
             node.kill()
+
+
+def _started(folder: Path) -> Node:
+    """A node on two ports that were free; where somebody was quicker and it ended for that, on two others."""
+    for attempt in range(5):
+        # The bus's usual port is 10,000 above, which is no port for most that are free.
+        options = (*_OPTIONS, "--cluster-port", str(free_port()))
+        server = Valkey(folder / str(attempt), free_port(), options)
+        process = subprocess.Popen(leashed(server.command()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        node = Node(server, process)
+        wait_until(partial(_ended_or_answers, node), why="for a cluster node")
+        if process.poll() is None:
+            return node
+    raise AssertionError(f"no cluster node starts; see {server.folder}/valkey.log")
 
 
 def _join(nodes: list[Node]) -> None:
@@ -110,13 +120,17 @@ def _join(nodes: list[Node]) -> None:
     wait_until(lambda: all(_follows(node) for node in replicas), why="for replicas")
 
 
+def _ended_or_answers(node: Node) -> bool:
+    return node.process.poll() is not None or _answers(node)
+
+
 def _answers(node: Node) -> bool:
     try:
         return bool(node.ask("PING"))
     except OSError:
         return False
     except Exception as error:
-        if type(error).__name__ in ("ConnectionError", "BusyLoadingError"):
+        if type(error).__name__ in ("ConnectionError", "BusyLoadingError", "TimeoutError"):
             return False
         raise
 

@@ -8,6 +8,7 @@ import ctypes.util
 import importlib.util
 import os
 import platform
+import random
 import socket
 import sys
 from dataclasses import dataclass
@@ -131,10 +132,11 @@ class Mongod:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on now, nor will by chance: the kernel gives connections those from 32,768 on."""
+    while True:
+        port = random.randrange(10_000, 32_768)  # noqa: S311 - no secret
+        if is_free(port):
+            return port
 
 
 def is_free(port: int) -> bool:
