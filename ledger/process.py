@@ -39,15 +39,12 @@ def fail(message: str) -> SystemExit:
 
 
 def ready() -> None:
-    """What is there now stays: nobody needs to look through it again for garbage. Then tell whoever waits for it."""
+    """What is there now stays: nobody needs to look through it again for garbage. And tell the process that started this
+    one (environment WEIR_READY_FD) that it serves now; once.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY, 20, 50)
-    tell_ready()
-
-
-def tell_ready() -> None:
-    """Tell the process that started this one (environment WEIR_READY_FD) that it serves now; once."""
     descriptor = os.environ.pop("WEIR_READY_FD", "")
     if descriptor:
         with contextlib.suppress(OSError):  # nobody listens any more: then nobody needs to know

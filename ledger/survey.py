@@ -6,15 +6,18 @@ from typing import TypeVar
 
 from ledger import keyspace
 
+_SHARE = 32
 T = TypeVar("T")
-SHARES = tuple(keyspace.PARTITIONS[first::8] for first in range(8))
+
+
+def shares(among: Sequence[str] = keyspace.PARTITIONS) -> list[Sequence[str]]:
+    """Partitions, so many as are asked at once."""
+    return [among[start : start + _SHARE] for start in range(0, len(among), _SHARE)]
 
 
 async def survey(ask: Callable[[str], Awaitable[T]], among: Sequence[str] = keyspace.PARTITIONS) -> dict[str, T]:
     """The answers by partition, in their order."""
     found: dict[str, T] = {}
-    size = len(SHARES[0])
-    for start in range(0, len(among), size):
-        share = among[start : start + size]
+    for share in shares(among):
         found |= zip(share, await asyncio.gather(*map(ask, share)), strict=True)
     return found

@@ -22,7 +22,7 @@ from ledger.consumer import Consumer
 from ledger.hot import Fenced
 from ledger.lease import Lease
 from ledger.link import Caller, StoreUnavailable
-from ledger.survey import SHARES
+from ledger.survey import shares
 
 _PASSING = (PyMongoError, RedisError, StoreUnavailable, Fenced, reopen.Superseded, OSError, TimeoutError)
 _LEASE_EVERY_S = 2.0
@@ -45,7 +45,7 @@ class Worker:
         self._lease = Lease(cold)
         self._consumer = Consumer(cold, link, reader)
         self._auditor = Auditor(cold, link)
-        self._shares = itertools.cycle(SHARES)
+        self._shares = itertools.cycle(shares())
         self._stated_up_to = ""
         self._on_ready = on_ready
         self._ready = False
