@@ -132,7 +132,7 @@ class Mongod:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now, nor will by chance: the kernel gives connections those from 32,768 on."""
+    """A loopback port that nobody listens on now, nor will by chance: Linux gives connections those from 32,768 on."""
     while True:
         port = random.randrange(10_000, 32_768)  # noqa: S311 - no secret
         if is_free(port):
