@@ -79,6 +79,15 @@ class Stack:
                 raise CannotRunError(f"usage events still wait for MongoDB {patience_s:.0f} s after the load")
             time.sleep(0.1)
 
+    def wait_until_written(self, *, patience_s: float = 120.0) -> None:
+        """Until MongoDB has what waits now; one stream is looked at at a time, to leave the core to those that write."""
+        deadline = time.monotonic() + patience_s
+        for partition in keyspace.PARTITIONS:
+            while self._redis.xlen(keyspace.usage(partition)):
+                if time.monotonic() > deadline:
+                    raise CannotRunError(f"usage events still wait for MongoDB after {patience_s:.0f} s")
+                time.sleep(0.005)
+
     def close(self) -> None:
         self._admin.close()
         self._redis.close()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from ledger import debits, events, keyspace
+from ledger import debits, events, holds, keyspace
 from ledger.cold import ColdBook, Document
 from ledger.link import Caller
 from ledger.sequence import Point
@@ -52,14 +52,12 @@ async def sides(redis: Caller, partition: str, accounts: list[str]) -> dict[str,
     rids = [rid.decode() for rid in await redis.command("ZRANGE", keyspace.due(partition), 0, -1)]
     for start in range(0, len(rids), _PAGE):
         some = rids[start : start + _PAGE]
-        holds = await asyncio.gather(
-            *(redis.command("HMGET", keyspace.hold(partition, rid), "st", "amt", "who") for rid in some)
-        )
-        for state, amount, who in holds:
-            side = found.get(who.decode().split(" ")[0]) if who else None
-            if state == b"H" and side is not None:
+        texts = await asyncio.gather(*(redis.command("GET", keyspace.hold(partition, rid)) for rid in some))
+        for hold in map(holds.read, texts):
+            side = found.get(hold.account) if hold else None
+            if hold is not None and side is not None:
                 side.holds += 1
-                side.hold_nanos += int(amount)
+                side.hold_nanos += hold.amount_nanos
     return found
 
 

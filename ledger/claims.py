@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import events, hot, keyspace, log
+from ledger import events, holds, hot, keyspace, log
 from ledger.cold import ColdBook, Document
 from ledger.facts import encode as encode_facts
 from ledger.hot import Place
@@ -59,6 +59,5 @@ async def _judge_one(cold: ColdBook, redis: Caller, partition: str, entry_id: by
 
 async def _remember_abandoned(redis: Caller, claim: Settlement, event: Document) -> None:
     """Put back the mark that has expired, so that what was charged when it was abandoned is not charged again."""
-    key = keyspace.hold(claim.partition, claim.rid)
-    mark = ("HSET", key, "st", "X", "charge", int(event["charge_nanos"]), "short", int(event["shortfall_nanos"]))
-    await redis.transaction(key, mark, ("PEXPIRE", key, 3_600_000))
+    mark = holds.swept(int(event["charge_nanos"]), int(event["shortfall_nanos"]))
+    await redis.command("SET", keyspace.hold(claim.partition, claim.rid), mark, "PX", holds.MARK_MS)

@@ -16,17 +16,17 @@ from ledger import common_metrics, keyspace
 from ledger.link import Arg, Caller, Script
 
 ADMIT = Script("admit", "prelude_limits")
-SETTLE = Script("settle", "prelude_post")
-PROGRESS = Script("progress")
-SWEEP = Script("sweep", "prelude_post")
+SETTLE = Script("settle", "prelude_hold", "prelude_post")
+PROGRESS = Script("progress", "prelude_hold")
+SWEEP = Script("sweep", "prelude_hold", "prelude_post")
 GRANT = Script("grant")
 PUBLISH = Script("publish")
-ADOPT = Script("adopt")
+ADOPT = Script("adopt", "prelude_hold")
 REOPEN = Script("reopen")
 BARRIER = Script("barrier")
-DEBIT = Script("debit")
+DEBIT = Script("debit", "prelude_hold")
 SEAL = Script("seal")
-RESTORE = Script("restore")
+RESTORE = Script("restore", "prelude_hold")
 LOOK = Script("look")
 SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 

@@ -32,7 +32,7 @@ def account(partition: str, account_id: str) -> str:
 
 
 def hold(partition: str, rid: str) -> str:
-    """Hash: a request's state H, S or X, and what is needed to end it."""
+    """Text: a request's state H, S or X, and what is needed to end it (`holds`); of a debit, how it ended."""
     return _key(partition, f"hold:{rid}")
 
 

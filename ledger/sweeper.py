@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ledger import hot, keyspace, metrics
+from ledger import holds, hot, keyspace, metrics
 from ledger.hot import Place
 from ledger.link import Caller
 from ledger.survey import survey
@@ -22,10 +22,10 @@ async def sweep(redis: Caller) -> int:
 
 
 async def _sweep_one(redis: Caller, partition: str, rid: str) -> bool:
-    who: bytes | None = await redis.command("HGET", keyspace.hold(partition, rid), "who")
+    hold = holds.read(await redis.command("GET", keyspace.hold(partition, rid)))
     # A hold that is gone leaves only its entry in `due`; the script removes that, whoever's it was.
-    account, key, line = who.decode().split(" ") if who else ("", "", "")
-    return await hot.sweep(redis, Place(partition, account, key, line), rid) is not None
+    whose = (hold.account, hold.key, hold.line) if hold else ("", "", "")
+    return await hot.sweep(redis, Place(partition, *whose), rid) is not None
 
 
 async def measure(redis: Caller) -> None:

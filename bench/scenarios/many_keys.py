@@ -12,9 +12,6 @@ from bench.load import closed
 from bench.load.closed import Keys
 from bench.machine import cpu_s, pin
 
-_LOOK_S = 0.005
-_PATIENCE_S = 120.0
-
 
 def _made(arena: Arena, count: int) -> Keys:
     if arena.keys is None:
@@ -71,16 +68,10 @@ class Drain(NamedTuple):
                 for process in ledger:
                     process.resume()
             before, cpu_before = time.monotonic(), cpu_s(ledger)
-            _wait(arena)
+            arena.stack.wait_until_written()
             took = time.monotonic() - before
         pin(ledger, arena.other_core)
         return {"events": events, "events_per_s": events / took, "cpu_us": _per(ledger, cpu_before, events)}
-
-
-def _wait(arena: Arena) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while arena.stack.waiting() and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
 
 
 def _per(ledger: list[psutil.Process], before: float, events: int) -> float:

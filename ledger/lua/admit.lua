@@ -10,12 +10,12 @@
 -- {RATE, scope, kind, wait us} {CAP, period, needed, left} {FUNDS, needed, available}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'config')
 if fenced(m) then return {'FENCED'} end
-local before = redis.call('HGET', KEYS[5], 'st')
-if before == 'H' then
-  local h = redis.call('HMGET', KEYS[5], 'n', 'amt', 'at', 'free')
-  return {'OK', h[1], h[2], h[3], '0', '0', '0', '0', h[4] and 1 or 0}
+local before = redis.call('GET', KEYS[5]) -- its form: prelude_hold
+if before then
+  local choice, amount, at, free = string.match(before, '^H (%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ %d+ (%S+)')
+  if not choice then return string.find(before, '^[SXR] ') and {'ENDED'} or redis.error_reply('EHOLD') end
+  return {'OK', choice, amount, at, '0', '0', '0', '0', free == '-' and 0 or 1}
 end
-if before then return {'ENDED'} end
 local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
 for i = 11, math.max(#ARGV, 11) do if not whole(ARGV[i] or '') then return redis.error_reply('EARG') end end
@@ -62,14 +62,11 @@ if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- The first write is the one that meets a key of a wrong type; nothing below it can fail.
 redis.call('ZADD', KEYS[6], now + lease, ARGV[1])
-redis.call('HSET', KEYS[5], 'st', 'H', 'n', n - 10, 'amt', amount, 'at', now, 'used', '0', 'tokens', tokens,
-  'lus', lus, 'aus', aus, 'day', day, 'month', month, 'keep', ARGV[8], 'who', ARGV[9], 'facts', ARGV[10])
+redis.call('SET', KEYS[5], string.format('H %d %d %d 0 %d %d %d %d %d %s ', n - 10, amount, now, tokens, lus, aus, day, month,
+  free and fmonth or '-') .. ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10])
 redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', num(a[4]) + amount, 'live', alive + 1,
   'rt', ar, 'tt', at)
 redis.call('HSET', KEYS[4], 'live', live + 1, 'rt', lr, 'tt', lt, 'day', day, 'dsum', dsum + amount,
   'month', month, 'msum', msum + amount)
-if free then
-  redis.call('HSET', KEYS[5], 'free', fmonth) -- where a void gives it back
-  redis.call('HSET', KEYS[3], 'fmonth', fmonth, 'fused', fused + 1)
-end
+if free then redis.call('HSET', KEYS[3], 'fmonth', fmonth, 'fused', fused + 1) end
 return {'OK', n - 10, amount, now, lr - now, lt - now, ar - now, at - now, free and 1 or 0}

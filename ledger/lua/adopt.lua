@@ -8,14 +8,14 @@ local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if m[1] ~= server() or (m[2] ~= 'rebuild' and not (ARGV[5] == 'beyond' and m[2] == 'open')) then return {'FENCED'} end
 local charge, short = whole(ARGV[3]), whole(ARGV[4])
 if not charge or not short or (ARGV[2] ~= 'S' and ARGV[2] ~= 'X') then return redis.error_reply('EARG') end
-local h = redis.call('HMGET', KEYS[4], 'st', 'amt', 'charge', 'day', 'month')
-if h[1] == 'S' or h[1] == ARGV[2] then return {'REPEAT'} end
+local h, before = kept(KEYS[4])
+if before[1] == 'S' or before[1] == ARGV[2] then return {'REPEAT'} end
+local day, month = h[5] or before[4], h[6] or before[5]
 local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
 local l = redis.call('HMGET', KEYS[3], 'live', 'day', 'dsum', 'month', 'msum')
 redis.call('ZSCORE', KEYS[5], ARGV[1])
-local hold, one = 0, 0
-if h[1] == 'H' then hold, one = num(h[2]), 1 end
-local more = charge - num(h[3]) -- an abandoned request's first charge is in the totals already
+local hold, one = num(h[1]), h[1] and 1 or 0
+local more = charge - num(before[2]) -- an abandoned request's first charge is in the totals already
 redis.call('HSET', KEYS[2], 'avail', S(num(a[1]) + hold - more), 'held', S(num(a[2]) - hold),
   'live', S(num(a[3]) - one))
 redis.call('HINCRBY', KEYS[2], 'spent', S(more))
@@ -23,9 +23,8 @@ if one == 1 then redis.call('HSET', KEYS[3], 'live', S(num(l[1]) - 1)) end
 local function cap(name, period, current, sum) -- as at a settle: only while the period of the admit still runs
   if period and period == current then redis.call('HSET', KEYS[3], name, S(math.max(num(sum) + more - hold, 0))) end
 end
-cap('dsum', h[4], l[2], l[3])
-cap('msum', h[5], l[4], l[5])
+cap('dsum', day, l[2], l[3])
+cap('msum', month, l[4], l[5])
 redis.call('ZREM', KEYS[5], ARGV[1])
-redis.call('HSET', KEYS[4], 'st', ARGV[2], 'charge', S(charge), 'short', S(short))
-redis.call('PEXPIRE', KEYS[4], MARK_MS)
+mark(KEYS[4], ARGV[2], charge, short, ARGV[2] == 'X' and day, month, h[7])
 return {'OK'}

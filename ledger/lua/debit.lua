@@ -6,19 +6,15 @@
 -- {FENCED}  {OLD}: unknown here and asked for too long ago to be sure: ask MongoDB first
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
-local h = redis.call('HMGET', KEYS[3], 'st', 'charge', 'short')
+local _, before = kept(KEYS[3])
 local avail = num(redis.call('HGET', KEYS[2], 'avail'))
-if h[1] == 'R' then return {'FUNDS', h[3], h[2]} elseif h[1] then return {'REPEAT', S(avail)} end
+if before[1] == 'R' then return {'FUNDS', before[3], before[2]} elseif before[1] then return {'REPEAT', S(avail)} end
 local amount, asked, now = whole(ARGV[2]), whole(ARGV[4]), now_us()
 if not amount or amount == 0 or not asked then return redis.error_reply('EARG') end
 if now - asked > MARK_MS * 1000 - 300000000 then return {'OLD'} end
 redis.call('XLEN', KEYS[4]) -- a wrong type fails here, before the first write
-local function mark(state, charge, short)
-  redis.call('HSET', KEYS[3], 'st', state, 'charge', S(charge), 'short', S(short))
-  redis.call('PEXPIRE', KEYS[3], MARK_MS)
-end
 if amount > avail then
-  mark('R', math.max(avail, 0), amount) -- a refusal that was answered must not become a payout when money comes in
+  mark(KEYS[3], 'R', math.max(avail, 0), amount) -- a refusal that was answered must not become a payout when money comes in
   return {'FUNDS', S(amount), S(math.max(avail, 0))}
 end
 -- Nothing below this line can fail.
@@ -28,5 +24,5 @@ redis.call('HINCRBY', KEYS[2], 'spent', S(amount))
 redis.call('XADD', KEYS[4], '*', 'seq', S(seq), 'epoch', m[3], 'end', 'debit', 'rid', ARGV[1], 'charge', S(amount),
   'short', '0', 'hold', '0', 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(posted_at(now, m[4])),
   'event', ARGV[3])
-mark('S', amount, 0)
+mark(KEYS[3], 'S', amount, 0)
 return {'OK', S(avail - amount), S(seq)}

@@ -1,7 +1,6 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
--- h: the words of HOLD; m: {server, state, epoch, floor}. A request that was admitted free has in `free` the month that it
--- counts in, and costs nothing whoever says otherwise.
-local HOLD = {'st', 'amt', 'tokens', 'lus', 'aus', 'day', 'month', 'free'}
+-- h: what HELD finds in the hold, nothing if there is none; of one that was swept, {false, 0, 0, 0, day, month, free}.
+-- m: {server, state, epoch, floor}. A request that was admitted free costs nothing, whoever says otherwise.
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
   return math.max(math.min(num(tat) + math.floor(us * used / estimate) - us, now + MINUTE), 0)
 end
@@ -9,13 +8,13 @@ local function post(kind, rid, m, h, cost, tokens, event)
   local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt', 'spent')
   local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
   redis.call('XLEN', KEYS[6]) -- a wrong type fails here, before the first write
-  local now, holding, note = now_us(), h[1] == 'H', {}
-  if h[8] then cost, note = 0, {'free', 1} end
-  local hold = holding and num(h[2]) or 0
+  local now, free, note = now_us(), tonumber(h[7]), {}
+  if free then cost, note = 0, {'free', 1} end
+  local hold = num(h[1])
   local can = num(a[1]) + hold
   local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
-  local one, us_l, us_a, used, estimate = holding and 1 or 0, num(h[4]), num(h[5]), 1, num(h[3])
-  if holding and tokens and estimate > 0 then used = tokens else estimate = 1 end
+  local one, us_l, us_a, used, estimate = h[1] and 1 or 0, num(h[3]), num(h[4]), 1, num(h[2])
+  if h[1] and tokens and estimate > 0 then used = tokens else estimate = 1 end
   redis.call('ZREM', KEYS[5], rid) -- or here; nothing below it can fail
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
   local spent = num(a[5]) + charge
@@ -26,18 +25,13 @@ local function post(kind, rid, m, h, cost, tokens, event)
   redis.call('HSET', KEYS[2], 'avail', can - charge, 'held', num(a[2]) - hold, 'live', num(a[3]) - one,
     'tt', moved(a[4], us_a, used, estimate, now), 'spent', spent)
   local lf = {'live', num(l[1]) - one, 'tt', moved(l[2], us_l, used, estimate, now)}
-  if h[6] and l[3] == h[6] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(num(l[4]) + charge - hold, 0) end
-  if h[7] and l[5] == h[7] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(num(l[6]) + charge - hold, 0) end
+  if h[5] and l[3] == h[5] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(num(l[4]) + charge - hold, 0) end
+  if h[6] and l[5] == h[6] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(num(l[6]) + charge - hold, 0) end
   redis.call('HSET', KEYS[3], unpack(lf))
   redis.call('XADD', KEYS[6], '*', 'seq', seq, 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', charge,
     'short', cost - charge, 'hold', hold, 'spent', spent, 'at', posted_at(now, m[4]), 'event', event, unpack(note))
-  if h[8] and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[8] then
+  if free and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[7] then
     redis.call('HINCRBY', KEYS[2], 'fused', -1) -- nothing was answered, so it was not used
   end
   return charge, cost - charge, seq
-end
-local function mark(state, charge, short) -- remember how the request ended; the sum over its events
-  redis.call('HSET', KEYS[4], 'st', state, 'charge', charge, 'short', short)
-  redis.call('HDEL', KEYS[4], 'facts')
-  redis.call('PEXPIRE', KEYS[4], MARK_MS)
 end

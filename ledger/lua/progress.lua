@@ -7,8 +7,9 @@ local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if fenced(m, true) then return {'FENCED'} end
 local used, lease = whole(ARGV[2]), whole(ARGV[3])
 if not used or not lease then return redis.error_reply('EARG') end
-local h = redis.call('HMGET', KEYS[2], 'st', 'amt', 'used', 'free')
-if h[1] ~= 'H' then return {'GONE'} end
+local h, _, text = kept(KEYS[2])
+if not h[1] then return {'GONE'} end
+local from, said, rest = string.match(text, '^(H %d+ %d+ %d+ )(%d+)( .*)$')
 redis.call('ZADD', KEYS[3], 'XX', S(now_us() + lease), ARGV[1])
-if used > num(h[3]) then redis.call('HSET', KEYS[2], 'used', S(used)) end
-return {not h[4] and used >= num(h[2]) and used > 0 and 'STOP' or 'OK'}
+if used > num(said) then redis.call('SET', KEYS[2], from .. S(used) .. rest) end
+return {h[7] == '-' and used >= num(h[1]) and used > 0 and 'STOP' or 'OK'}

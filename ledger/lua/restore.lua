@@ -19,7 +19,7 @@ for i = 2, #KEYS do -- a wrong form or type fails here, before the first write
   elseif kind == 'mark' then
     if not (whole(ARGV[at + 3]) and whole(ARGV[at + 4])) then return redis.error_reply('EARG') end
   elseif kind ~= 'counters' and not (kind == 'policy' and whole(ARGV[at + 2])) then return redis.error_reply('EARG') end
-  before[i] = redis.call('HMGET', KEYS[i], 'ver', 'grant', 'credited', 'st')
+  before[i] = kind == 'mark' and {select(3, kept(KEYS[i]))} or redis.call('HMGET', KEYS[i], 'ver', 'grant', 'credited')
   starts[i], at = at, at + 2 + n
 end
 for i = 2, #KEYS do
@@ -41,9 +41,8 @@ for i = 2, #KEYS do
     end
   elseif kind == 'counters' then
     redis.call('HSET', KEYS[i], unpack(ARGV, from + 2, last))
-  elseif not b[4] then
-    redis.call('HSET', KEYS[i], 'st', ARGV[from + 2], 'charge', ARGV[from + 3], 'short', ARGV[from + 4])
-    redis.call('PEXPIRE', KEYS[i], MARK_MS)
+  elseif not b[1] then
+    mark(KEYS[i], ARGV[from + 2], ARGV[from + 3], ARGV[from + 4])
   end
 end
 return {'OK'}

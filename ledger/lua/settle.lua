@@ -6,26 +6,25 @@
 -- {REPEAT, charge, shortfall, server}  {FENCED}  {OLD}: unknown here and admitted too long ago to be sure: ask MongoDB first
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m, true) then return {'FENCED'} end
-local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
-local first = (h[1] == 'S' or h[1] == 'X') and redis.call('HMGET', KEYS[4], 'charge', 'short')
-if h[1] == 'S' then return {'REPEAT', first[1], first[2], m[1]} end
+local h, before = kept(KEYS[4])
+if before[1] == 'S' then return {'REPEAT', before[2], before[3], m[1]} end
 local cost, tokens, admitted = whole(ARGV[3]), whole(ARGV[4]), whole(ARGV[6])
 local void = ARGV[2] == 'voided'
 if not cost or not admitted or (void and cost > 0) or (not void and ARGV[2] ~= 'settled') then
   return redis.error_reply('EARG')
 end
-local kind, before, short = ARGV[2], 0, 0
-if h[1] == 'X' then
-  kind, before, short = 'late', num(first[1]), num(first[2])
-  cost = math.max(cost - before - short, 0)
+local kind, charged, missing = ARGV[2], num(before[2]), num(before[3])
+if before[1] == 'X' then
+  kind, h = 'late', {false, 0, 0, 0, before[4], before[5], before[6]}
+  cost = math.max(cost - charged - missing, 0)
 elseif not h[1] then
   kind = 'orphan'
   if now_us() - admitted > MARK_MS * 1000 - 300000000 then return {'OLD'} end
 end
-if void and h[1] ~= 'H' then -- nothing is held: leave a mark, so that an admit still on its way answers ENDED
-  mark('S', before, short)
-  return {'OK', 'voided', S(before), S(short), '0', m[1]}
+if void and not h[1] then -- nothing is held: leave a mark, so that an admit still on its way answers ENDED
+  mark(KEYS[4], 'S', charged, missing)
+  return {'OK', 'voided', S(charged), S(missing), '0', m[1]}
 end
 local charge, rest, seq = post(kind, ARGV[1], m, h, cost, tokens, ARGV[5])
-mark('S', before + charge, short + rest)
+mark(KEYS[4], 'S', charged + charge, missing + rest)
 return {'OK', kind, charge, rest, seq, m[1]}

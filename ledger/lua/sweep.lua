@@ -5,12 +5,12 @@
 -- {OK, charge, shortfall, seq}  {NOT_DUE}  {GONE}: it ended meanwhile  {FENCED}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
-local h = redis.call('HMGET', KEYS[4], unpack(HOLD))
-if h[1] ~= 'H' then redis.call('ZREM', KEYS[5], ARGV[1]); return {'GONE'} end
+local h, _, text = kept(KEYS[4])
+if not h[1] then redis.call('ZREM', KEYS[5], ARGV[1]); return {'GONE'} end
 local due = redis.call('ZSCORE', KEYS[5], ARGV[1])
 if due and num(due) > now_us() then return {'NOT_DUE'} end
-local said = redis.call('HMGET', KEYS[4], 'used', 'keep', 'facts')
-local keep = num(said[2] == 'hold' and h[2] or said[2])
-local charge, rest, seq = post('abandoned', ARGV[1], m, h, math.max(num(said[1]), keep), nil, said[3])
-mark('X', charge, rest)
+local used, keep, facts = string.match(text, '^H %d+ %d+ %d+ (%d+) %d+ %d+ %d+ %d+ %d+ %S+ (%S+) %S+ %S+ %S+ (.*)$')
+if keep == 'hold' then keep = h[1] end
+local charge, rest, seq = post('abandoned', ARGV[1], m, h, math.max(num(used), num(keep)), nil, facts)
+mark(KEYS[4], 'X', charge, rest, h[5], h[6], h[7])
 return {'OK', S(charge), S(rest), S(seq)}

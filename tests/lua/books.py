@@ -14,7 +14,16 @@ USD = 10**9
 CAP = 2**53 - 1
 MINUTE = 60_000_000
 FUTURE = 4_000_000_000_000_000  # microseconds: the year 2096
-EXPIRES = "(expires)"  # what the picture of a hash has when its key has a time to live
+EXPIRES = "(expires)"  # what the picture of a hold has when its key has a time to live
+HELD = ("st", "n", "amt", "at", "used", "tokens", "lus", "aus", "day", "month", "free", "keep", "who", "facts")
+ENDED = (
+    "st",
+    "charge",
+    "short",
+    "day",
+    "month",
+    "free",
+)  # the names of a hold's words, in the order of `prelude_hold.lua`
 
 State = dict[str, Any]
 
@@ -38,8 +47,16 @@ def admit_keys(rid: str = "r1") -> list[str]:
     return [META, KEY, ACCOUNT, LINE, hold_key(rid), DUE, USAGE]
 
 
+def complaint(key: str) -> str:
+    """What a script says when this key holds `text`."""
+    return "EHOLD" if ":hold:" in key else "WRONGTYPE"
+
+
 def changed(before: State, **changes: dict[str, Any] | list[Any] | None) -> State:
-    """The state before with some fields of some keys changed; a field or a key that becomes None is gone."""
+    """The state before with some fields of some keys changed; a field or a key that becomes None is gone.
+
+    A hold that ends is replaced by what is remembered of it: if it was swept, the periods that it was admitted in, too.
+    """
     after = dict(before)
     for name, change in changes.items():
         key = name.replace("__", ":")
@@ -48,7 +65,10 @@ def changed(before: State, **changes: dict[str, Any] | list[Any] | None) -> Stat
         elif isinstance(change, list):
             after[key] = after.get(key, []) + change
         else:
-            merged = {**after.get(key, {}), **change}
+            old = after.get(key, {})
+            if change.get("st") in ("S", "X"):
+                old = {n: v for n, v in old.items() if change["st"] == "X" and n in ("day", "month", "free")}
+            merged = {**old, **change}
             after[key] = {field: value for field, value in merged.items() if value is not None}
     return {key: value for key, value in after.items() if value}
 
@@ -144,6 +164,17 @@ class Books:
     async def get(self, key: str, field: str) -> int:
         return int(await self.link.command("HGET", key, field))
 
+    async def hold(self, rid: str = "r1") -> dict[str, str]:
+        """What is kept of a request, by name; a dash is nothing."""
+        key = keyspace.hold(P, rid)
+        words = (await self.link.command("GET", key)).decode().split(" ", 15)
+        if words[0] == "H":
+            words[12:15] = [" ".join(words[12:15])]
+        named = dict(zip(HELD if words[0] == "H" else ENDED, words, strict=words[0] == "H"))
+        if await self.link.command("PTTL", key) > 0:
+            named[EXPIRES] = "yes"
+        return {name: word for name, word in named.items() if word != "-"}
+
     async def now(self) -> int:
         seconds, micros = await self.link.command("TIME")
         return int(seconds) * 1_000_000 + int(micros)
@@ -161,8 +192,6 @@ class Books:
             kind = await self.link.command("TYPE", key)
             if kind == b"hash":
                 found[name] = _pairs(await self.link.command("HGETALL", key))
-                if await self.link.command("PTTL", key) > 0:
-                    found[name][EXPIRES] = "yes"
             elif kind == b"zset":
                 raw = await self.link.command("ZRANGE", key, 0, -1, "WITHSCORES")
                 scores = raw if raw and isinstance(raw[0], list) else list(zip(raw[::2], raw[1::2], strict=True))
@@ -171,6 +200,8 @@ class Books:
                 found[name] = [_pairs(fields) for _, fields in await self.link.command("XRANGE", key, "-", "+")]
                 for event in found[name]:
                     assert now - events_within_us < int(event.pop("at")) <= now
+            elif name.startswith("hold:"):
+                found[name] = await self.hold(name.removeprefix("hold:"))
             else:
                 found[name] = await self.link.command("DUMP", key)
         return found

@@ -7,7 +7,21 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ledger import hot
 from ledger.hot import Admitted, Fenced, Refused, Versions
-from tests.lua.books import ACCOUNT, CAP, DUE, FUTURE, KEY, LINE, META, USAGE, USD, Books, admit_keys, changed
+from tests.lua.books import (
+    ACCOUNT,
+    CAP,
+    DUE,
+    FUTURE,
+    KEY,
+    LINE,
+    META,
+    USAGE,
+    USD,
+    Books,
+    admit_keys,
+    changed,
+    complaint,
+)
 from tests.lua.books import hold_key as hold
 
 
@@ -173,7 +187,7 @@ async def test_wrong_types_change_nothing(books: Books, key: str) -> None:
     await books.link.command("DEL", key)
     await books.link.command("SET", key, "text")
     before = await books.picture()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match=complaint(key)):
         await books.admit()
     assert await books.picture() == before
 

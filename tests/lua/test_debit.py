@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ledger import hot
 from ledger.hot import Debited, Fenced, Old, Refused
-from tests.lua.books import ACCOUNT, CAP, EXPIRES, META, USAGE, USD, Books, P, changed, event, hold_key
+from tests.lua.books import ACCOUNT, CAP, EXPIRES, META, USAGE, USD, Books, P, changed, complaint, event, hold_key
 
 KEYS = [META, ACCOUNT, hold_key("acc:d1"), USAGE]
 
@@ -115,7 +115,7 @@ async def test_debit_wrong_types(books: Books, key: str) -> None:
     await books.link.command("DEL", key)
     await books.link.command("SET", key, "text")
     before = await books.picture()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match=complaint(key)):
         await debit(books)
     assert await books.picture() == before
 

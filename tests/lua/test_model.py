@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ledger import hot, keyspace
+from ledger import holds, hot, keyspace
 from ledger.hot import Admitted, Ended, Fenced, Offer, Old, Place, Refused, Versions
 from ledger.link import Link
 from tests.lua.books import CAP, DUE, META, USAGE, Books, P, hold_key
@@ -282,7 +282,9 @@ class Machine(RuleBasedStateMachine):
             assert (avail, held, credited, spent) == (account.avail, account.held, account.credited, account.spent)
             assert avail == credited - spent - held >= 0
             mine = [rid for rid in sorted(live) if rid[0] == name]
-            assert held == sum(int(self.command("HGET", hold_key(rid), "amt")) for rid in mine)
+            kept = [holds.read(self.command("GET", hold_key(rid))) for rid in mine]
+            assert held == sum(hold.amount_nanos for hold in kept if hold)
+            assert all(hold and hold.account == name for hold in kept)
             assert slots == len(mine) == int(self.command("HGET", keyspace.line(P, f"line-{name}"), "live") or 0)
             assert spent == sum(int(entry[b"charge"]) for entry in entries if entry[b"rid"].decode()[0] == name)
         for rid, request in self.requests.items():

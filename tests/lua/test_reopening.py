@@ -28,6 +28,7 @@ from tests.lua.books import (
     Books,
     P,
     changed,
+    complaint,
     ending_keys,
     hold_key,
 )  # fmt: skip
@@ -122,7 +123,7 @@ async def test_adopt_wrong_types(books: Books, key: str) -> None:
     await books.link.command("DEL", key)
     await books.link.command("SET", key, "text")
     before = await books.picture()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match=complaint(key)):
         await adopt(books)
     assert await books.picture() == before
 

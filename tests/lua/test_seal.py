@@ -169,7 +169,7 @@ async def test_restore_wrong_type(bare: Books) -> None:
     await taken(bare)
     await bare.link.command("SET", hold_key("r2"), "text")
     before = await bare.picture()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="EHOLD"):
         await hot.restore(bare.link, P, RECORDS, term=5)
     assert await bare.picture() == before
 

@@ -20,13 +20,14 @@ from tests.lua.books import (
     VERSIONS,
     Books,
     changed,
+    complaint,
     ending_keys,
     event,
     hold_key,
 )  # fmt: skip
 
 HOUR_US = 3_600_000_000
-MARK = {"st": "S", "facts": None, EXPIRES: "yes"}  # what is left of a hold
+MARK = {"st": "S", EXPIRES: "yes"}  # what is left of a hold
 FREE = {"live": "0", "dsum": "0", "msum": "0"}
 
 
@@ -80,7 +81,7 @@ async def test_late_posts_the_difference(books: Books, cost: int, more: int) -> 
     assert after == changed(
         before,
         meta={"seq": "2"},
-        hold__r1={"st": "S", "charge": str(100 + more)},
+        hold__r1={**MARK, "charge": str(100 + more), "short": "0"},
         acct__acc={"avail": str(10 * USD - 100 - more), "spent": str(100 + more)},
         line__line={"dsum": str(100 + more), "msum": str(100 + more)},
         usage=[event("late", more, seq=2, spent=100 + more)],
@@ -105,7 +106,7 @@ async def test_void_after_the_sweeper_keeps_what_was_charged(books: Books) -> No
     await books.abandon()
     before = await books.picture()
     assert await books.settle("r1", 0, void=True) == Ended("voided", 100, 0, 0)
-    assert await books.picture() == changed(before, hold__r1={"st": "S"})
+    assert await books.picture() == changed(before, hold__r1={**MARK, "charge": "100", "short": "0"})
     assert await books.settle("r1", 500) == Ended("repeat", 100, 0, 0)
 
 
@@ -242,9 +243,16 @@ async def test_wrong_types_change_nothing(books: Books, key: str, void: bool) ->
     await books.link.command("DEL", key)
     await books.link.command("SET", key, "text")
     before = await books.picture()
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match=complaint(key)):
         await books.settle("r1", 0, void=void)
     assert await books.picture() == before
+
+
+async def test_a_hold_of_another_form_is_not_charged_on(books: Books) -> None:
+    await books.link.command("HSET", hold_key(), "st", "H", "amt", 1000)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await books.settle("r1", 5)
+    assert await books.link.command("XLEN", USAGE) == 0
 
 
 async def test_a_full_server_still_takes_money_and_frees_holds(books: Books) -> None:
