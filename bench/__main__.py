@@ -102,8 +102,9 @@ def _run(
 
 def _rounds(arena: Arena, scenario: Scenario, found: results.Results) -> None:
     """Interleaved: each contestant once a round, so that the machine's mood falls on all."""
-    for number in range(scenario.rounds):
-        print(f"bench: {scenario.name}, round {number + 1} of {scenario.rounds}", file=sys.stderr)
+    before = len({measure.round for measure in found.measures if measure.scenario == scenario.name})
+    for number in range(before, before + scenario.rounds):
+        print(f"bench: {scenario.name}, round {number + 1}", file=sys.stderr)
         for name in scenario.who(arena):
             try:
                 values = scenario.measure(arena, name)

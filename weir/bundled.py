@@ -80,6 +80,11 @@ class Valkey:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [str(valkey_binary()), *words, *self.extra]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """More freed blocks at hand than glibc's 7 of a size: a script frees more at once, and takes 5 % less with these."""
+        return {} if "GLIBC_TUNABLES" in os.environ else {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
+
 
 _PARAMETERS = (
     "diagnosticDataCollectionEnabled=false",

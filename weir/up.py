@@ -248,21 +248,21 @@ class _Up:
         else:
             valkey = Valkey(home.folder / "valkey", home.port("valkey"))
             redis_url = valkey.url
-            waits.append(self._store("Valkey", valkey.command(), stores.wait_for_redis(redis_url)))
+            child = Child("valkey", valkey.command(), env=valkey.environment)
+            waits.append(self._store("Valkey", child, stores.wait_for_redis(redis_url)))
         if mongo_url:
             waits.append(stores.wait_for_mongo(mongo_url, patience_s=5))
         else:
             mongod = Mongod(home.folder / "mongod", home.port("mongod"))
             mongo_url = mongod.url
-            waits.append(self._store("MongoDB", mongod.command(), stores.make_primary(mongod)))
+            waits.append(self._store("MongoDB", Child("mongodb", mongod.command()), stores.make_primary(mongod)))
         await asyncio.gather(*waits)
         home.write("stores.json", json.dumps({"redis": redis_url, "mongo": mongo_url}))
         return redis_url, mongo_url
 
-    async def _store(self, name: str, command: list[str], wait: Awaitable[None]) -> None:
+    async def _store(self, name: str, child: Child, wait: Awaitable[None]) -> None:
         say(f"starting the bundled {name}")
-        log_file = self._home.logs / f"{name.lower()}.out"
-        child = Child(name.lower(), command, log_file=log_file, grace_s=20)
+        child.log_file, child.grace_s = self._home.logs / f"{child.name}.out", 20
         self._stores.append(child)
         await self._children.start(child)
         await wait

@@ -63,8 +63,9 @@ class Scripts(NamedTuple):
         del name
         with TemporaryDirectory() as folder:
             port = free_port()
-            command = [arena.stack.redis_server()[0].exe(), "--port", str(port), "--dir", folder, *_DURABLE]
-            with server(Path(folder), "redis", command, port) as process:
+            like = arena.stack.redis_server()[0]
+            command = [like.exe(), "--port", str(port), "--dir", folder, *_DURABLE]
+            with server(Path(folder), "redis", command, port, environment=like.environ()) as process:
                 pin([process], arena.core)
                 return asyncio.run(self._run(f"redis://127.0.0.1:{port}", process))
 

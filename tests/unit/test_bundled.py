@@ -46,3 +46,10 @@ def test_durable_settings(tmp_path: Path) -> None:
     assert "--maxmemory-policy noeviction" in valkey
     assert "--bind 127.0.0.1" in valkey
     assert "--bind_ip 127.0.0.1 --replSet weir" in " ".join(Mongod(tmp_path / "m", 1).command())
+
+
+def test_an_operators_own_malloc_settings_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert Valkey(tmp_path, 1).environment == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert Valkey(tmp_path, 1).environment == {}
