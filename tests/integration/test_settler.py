@@ -261,6 +261,7 @@ async def test_a_claim_is_posted_once_if_mongodb_does_not_know_it(
     never, known, abandoned = [await admitted(redis) for _ in range(3)]
     async with settling(redis, tmp_path) as settler:
         settler.put(known)
+    await hot.progress(redis, PLACE, abandoned.rid, used_nanos=400)
     await redis.command("ZADD", keyspace.due(PLACE.partition), 1, abandoned.rid)
     swept = await hot.sweep(redis, PLACE, abandoned.rid)
     assert swept is not None
@@ -288,7 +289,7 @@ async def test_a_claim_is_posted_once_if_mongodb_does_not_know_it(
     assert ends == {
         (never.rid, "orphan"): 1_000,
         (known.rid, "settled"): 1_000,
-        (abandoned.rid, "abandoned"): 0,
-        (abandoned.rid, "late"): 1_000,
+        (abandoned.rid, "abandoned"): 400,
+        (abandoned.rid, "late"): 600,
     }
     assert (await audit(cold, redis)).spent_nanos == 3_000

@@ -83,6 +83,21 @@ async def test_adopt_of_a_late_event_adds_only_the_difference(bare: Books) -> No
     assert (await bare.picture())["hold:r1"] == {"st": "S", "charge": "50", "short": "0", EXPIRES: "yes"}
 
 
+async def test_adopt_of_a_late_event_counts_for_the_caps_of_its_admit(books: Books) -> None:
+    await books.admitted("r1", 100)
+    await books.progress("r1", 30)
+    await books.abandon()
+    await hot.reopen(books.link, P, "take", term=2)
+    before = await books.picture()
+    assert await adopt(books, 50)
+    assert await books.picture() == changed(
+        before,
+        hold__r1={"st": "S", "charge": "50", "short": "0", EXPIRES: "yes"},
+        acct__acc={"avail": str(10 * USD - 50), "spent": "50"},
+        line__line={"dsum": "50", "msum": "50"},
+    )
+
+
 async def test_after_adoption_a_settle_is_a_repeat_and_after_an_abandoned_one_late(bare: Books) -> None:
     await hot.reopen(bare.link, P, "take", term=1)
     await adopt(bare, 30)

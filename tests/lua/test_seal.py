@@ -111,6 +111,14 @@ async def test_restore_is_absolute(bare: Books) -> None:
         )
 
 
+async def test_a_mark_that_is_there_stays(bare: Books) -> None:
+    await taken(bare)
+    assert await hot.restore(bare.link, P, RECORDS, term=5) == "OK"
+    before = await bare.picture()
+    assert await hot.restore(bare.link, P, [Record(hold_key("r1"), "mark", ("X", 3, 0))], term=5) == "OK"
+    assert await bare.picture() == before
+
+
 async def test_what_came_into_force_meanwhile_stays(bare: Books) -> None:
     """A revoke that was answered with 200 while the partition was refilled is not undone by what was read before it."""
     await taken(bare)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger import hot
+from ledger import holds, hot
 from ledger.hot import Ended, Fenced, Offer, Old
 from tests.lua.books import (
     ACCOUNT,
@@ -98,6 +98,12 @@ async def test_late_after_a_shortfall_charges_neither_twice(bare: Books) -> None
     assert await bare.grant(2, 1000) == "OK"
     assert await bare.settle("r1", 170) == Ended("late", 20, 0, 2)
     assert await bare.settle("r1", 170) == Ended("repeat", 120, 50, 0)
+
+
+async def test_late_after_a_mark_that_the_ledger_put_back(books: Books) -> None:
+    await books.link.command("SET", hold_key(), holds.swept(5, 7))
+    assert await books.settle("r1", 20) == Ended("late", 8, 0, 1)
+    assert await books.settle("r1", 20) == Ended("repeat", 13, 7, 0)
 
 
 async def test_void_after_the_sweeper_keeps_what_was_charged(books: Books) -> None:
