@@ -9,6 +9,7 @@ import msgspec
 from ledger import debits, events, holds, keyspace
 from ledger.cold import ColdBook, Document
 from ledger.link import Caller
+from ledger.postings import is_debit
 from ledger.sequence import Point
 
 _PAGE = 1_000
@@ -95,7 +96,7 @@ async def _pages(redis: Caller, partition: str) -> AsyncIterator[list[dict[bytes
 
 
 def _document(partition: str, fields: dict[bytes, bytes]) -> Document | None:
-    make = debits.document if fields.get(b"end") == b"debit" else events.document
+    make = debits.document if is_debit(fields) else events.document
     try:
         return make(partition, fields)
     except events.Unreadable:

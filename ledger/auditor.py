@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError
 from ledger import keyspace, log, metrics, rebuild, reopen, sequence
 from ledger.cold import DUPLICATE_KEY, ColdBook, Document
 from ledger.link import Caller
+from ledger.postings import Posting
 from ledger.sequence import START, Point
 
 _A_CALL = 500
@@ -91,7 +92,8 @@ class Auditor:
             if waiting:
                 flat = waiting[0][1]
                 fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
-                found.append(Point(int(fields[b"epoch"]), int(fields[b"seq"]) - 1))
+                first = Posting.read(fields)
+                found.append(Point(first.epoch, first.seq - 1))
             else:
                 found.append(Point(int(epoch or 0), int(seq or 0)))
         return found

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from ledger import debits, events, keyspace, log, metrics, reopen
 from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
 from ledger.link import Caller, StoreUnavailable
+from ledger.postings import Posting, is_debit
 
 BATCH = 200  # of each stream
 BLOCK_MS = 500
@@ -124,7 +125,7 @@ class Consumer:
         return conflicts
 
     def _document(self, partition: str, fields: dict[bytes, bytes]) -> Document:
-        make = debits.document if fields.get(b"end") == b"debit" else events.document
+        make = debits.document if is_debit(fields) else events.document
         document = make(partition, fields)
         # What a lost server had posted may come after the day was sealed: it belongs to the day that is open.
         document["day"] = max(document["day"], self.open_days.get(partition, ""))
@@ -194,9 +195,9 @@ def _dead(stream: str, entry_id: bytes, fields: dict[bytes, bytes], reason: str)
     raw = {name.decode(errors="replace").replace("\0", "\ufffd"): value for name, value in fields.items()}
     place: Document = {"partition": _partition(stream)}
     with contextlib.suppress(KeyError, ValueError, OverflowError):
-        number = {name: int(fields[name.encode()]) for name in ("epoch", "seq")}
-        if all(0 <= value < 2**63 for value in number.values()):
-            place |= {name: Int64(value) for name, value in number.items()}
+        posting = Posting.read(fields)
+        if min(posting.epoch, posting.seq) >= 0 and max(posting.epoch, posting.seq) < 2**63:
+            place |= {"epoch": Int64(posting.epoch), "seq": Int64(posting.seq)}
     return {"_id": _id, "stream": stream, "raw": raw, "reason": reason, "parked_at": now(), **place}
 
 

@@ -6,7 +6,6 @@ by the request's id, so a payout that was answered with 201 and lost with a serv
 """
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from ledger.events import Unreadable
 from ledger.hot import Debited, Old, Refused
 from ledger.link import Caller
 from ledger.money import MAX_NANOS
+from ledger.postings import Posting
 from ledger.sequence import Point
 
 
@@ -35,12 +35,11 @@ _decoder = msgspec.json.Decoder(DebitFacts)
 def document(partition: str, entry: dict[bytes, bytes]) -> Document:
     """The document of a stream entry whose end is `debit`; Unreadable if it is not one of ours."""
     try:
-        facts = _decoder.decode(entry[b"event"])
-        debit_id, charge, at_us = entry[b"rid"].decode(), int(entry[b"charge"]), int(entry[b"at"])
-        at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000 // 1000 * 1000)
-        epoch, seq, spent = int(entry[b"epoch"]), int(entry[b"seq"]), int(entry[b"spent"])
+        facts, posting = _decoder.decode(entry[b"event"]), Posting.read(entry)
+        at = posting.time()
     except (KeyError, ValueError, OverflowError, OSError, msgspec.MsgspecError) as error:
         raise Unreadable(type(error).__name__) from None
+    debit_id, charge, spent = posting.id, posting.charge_nanos, posting.spent_after_nanos
     if not 0 < charge <= MAX_NANOS or not 0 <= spent < 2**63 or not facts.asked_us < 2**63:
         raise Unreadable("a field is out of range")
     text = msgspec.json.encode([debit_id, facts.account, facts.kind, charge])
@@ -53,8 +52,8 @@ def document(partition: str, entry: dict[bytes, bytes]) -> Document:
         "account": facts.account,
         "kind": facts.kind,
         "asked_us": Int64(facts.asked_us),
-        "epoch": epoch,
-        "seq": seq,
+        "epoch": posting.epoch,
+        "seq": posting.seq,
         "charge_nanos": Int64(charge),
         "spent_after_nanos": Int64(spent),
         "digest": hashlib.sha256(text).hexdigest(),

@@ -1,7 +1,7 @@
 """Usage events: the record of one ended request, from a stream entry to the document that MongoDB keeps."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import bson
@@ -11,6 +11,7 @@ from bson.int64 import Int64
 
 from ledger.facts import Facts
 from ledger.money import MAX_NANOS
+from ledger.postings import Posting
 
 
 class Unreadable(Exception):
@@ -29,25 +30,19 @@ _CHARGED_FOR = (
 def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
     """The MongoDB document of a stream entry; Unreadable if it is not one of ours."""
     try:
-        facts = _decoder.decode(entry[b"event"])
-        rid, end = entry[b"rid"].decode(), entry[b"end"].decode()
-        charge, shortfall = int(entry[b"charge"]), int(entry[b"short"])
-        at_us, hold = int(entry[b"at"]), int(entry.get(b"hold", b"0"))
-        at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000 // 1000 * 1000)
-        counts = {
-            "epoch": int(entry[b"epoch"]),
-            "seq": int(entry[b"seq"]),
-            "spent_after_nanos": int(entry[b"spent"]),
-        }
+        facts, posting = _decoder.decode(entry[b"event"]), Posting.read(entry)
+        at = posting.time()
     except (KeyError, ValueError, OverflowError, OSError, msgspec.MsgspecError) as error:
         raise Unreadable(type(error).__name__) from None
+    end, rid, charge, shortfall = posting.end, posting.id, posting.charge_nanos, posting.shortfall_nanos
     if end not in _ENDS or not 0 <= charge <= MAX_NANOS or not 0 <= shortfall <= MAX_NANOS:
         raise Unreadable("a field is out of range")
     fields = msgspec.structs.asdict(facts)
     if end == "abandoned":
-        fields["quote_nanos"] = hold
-    fields["free"] = facts.free or b"free" in entry  # an abandoned one's facts were written before admit decided
-    fields |= counts | {"charge_nanos": charge, "shortfall_nanos": shortfall}
+        fields["quote_nanos"] = posting.hold_nanos
+    fields["free"] = facts.free or posting.free  # an abandoned one's facts were written before admit decided
+    fields |= {"epoch": posting.epoch, "seq": posting.seq, "spent_after_nanos": posting.spent_after_nanos}
+    fields |= {"charge_nanos": charge, "shortfall_nanos": shortfall}
     digest = _digest(fields)
     fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
     made = {

@@ -15,18 +15,18 @@ import msgspec
 from ledger import common_metrics, keyspace
 from ledger.link import Arg, Caller, Script
 
-ADMIT = Script("admit", "prelude_limits")
-SETTLE = Script("settle", "prelude_hold", "prelude_post")
+ADMIT = Script("admit", "prelude_line", "prelude_limits")
+SETTLE = Script("settle", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
 PROGRESS = Script("progress", "prelude_hold")
-SWEEP = Script("sweep", "prelude_hold", "prelude_post")
-GRANT = Script("grant")
+SWEEP = Script("sweep", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+GRANT = Script("grant", "prelude_minus")
 PUBLISH = Script("publish")
-ADOPT = Script("adopt", "prelude_hold")
+ADOPT = Script("adopt", "prelude_hold", "prelude_line")
 REOPEN = Script("reopen")
 BARRIER = Script("barrier")
-DEBIT = Script("debit", "prelude_hold")
+DEBIT = Script("debit", "prelude_hold", "prelude_event")
 SEAL = Script("seal")
-RESTORE = Script("restore", "prelude_hold")
+RESTORE = Script("restore", "prelude_minus", "prelude_hold", "prelude_line")
 LOOK = Script("look")
 SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 
@@ -115,7 +115,7 @@ class Record(NamedTuple):
     """What `restore` puts at one key: its kind and words are listed in the script's header."""
 
     key: str
-    kind: Literal["money", "policy", "counters", "mark"]
+    kind: Literal["money", "policy", "counters", "line", "mark"]
     words: tuple[Arg, ...]
 
 

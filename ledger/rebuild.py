@@ -14,6 +14,7 @@ from typing import Any
 from ledger import hot, keyspace, publish, statements
 from ledger.cold import ColdBook, Collection, Document, now
 from ledger.hot import Record
+from ledger.lines import InUse
 from ledger.link import Caller
 
 _A_CALL = 400  # records of one script call: some 6 ms; each call is also one fsync
@@ -208,8 +209,8 @@ async def _counters(
             pair[0] += int(row["charge"])
     day, months = (at.date() - date(1970, 1, 1)).days, months_of(at.date())
     for (partition, line), (of_day, of_month) in sums.items():
-        words = ("day", day, "dsum", of_day, "month", months, "msum", of_month)
-        yield partition, Record(keyspace.line(partition, line), "counters", words)
+        used = InUse(day=day, spent_in_day=of_day, month=months, spent_in_month=of_month)
+        yield partition, Record(keyspace.line(partition, line), "line", (used.record(),))
 
 
 async def _free_used(cold: ColdBook, accounts: list[str], at: datetime) -> AsyncIterator[tuple[str, Record]]:

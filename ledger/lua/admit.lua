@@ -20,16 +20,15 @@ local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
 for i = 11, math.max(#ARGV, 11) do if not whole(ARGV[i] or '') then return redis.error_reply('EARG') end end
 local k = redis.call('HMGET', KEYS[2], 'ver', 'status', 'exp', 'rpm', 'tpm', 'conc', 'dcap', 'mcap')
-local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc',
-  'free', 'fmonth', 'fused')
+local a = redis.call('HMGET', KEYS[3], 'ver', 'status', 'avail', 'held', 'live', 'rt', 'tt', 'rpm', 'tpm', 'conc', 'free')
 if k[1] ~= ARGV[2] or a[1] ~= ARGV[3] or m[3] ~= ARGV[4] then return {'STALE'} end
 local now = now_us()
 if k[2] ~= 'active' then return {'REVOKED'} end
 if k[3] and num(k[3]) <= now then return {'EXPIRED'} end
 if a[2] ~= 'active' then return {'SUSPENDED', a[2]} end
 if redis.call('XLEN', KEYS[7]) >= bound then return {'BACKLOG'} end
-local l = redis.call('HMGET', KEYS[4], 'live', 'rt', 'tt', 'day', 'dsum', 'month', 'msum')
-local live, alive = num(l[1]), num(a[5])
+local live, l_rt, l_tt, l_day, l_dsum, l_month, l_msum = in_use(KEYS[4])
+local alive = num(a[5])
 if k[6] and live >= num(k[6]) then return {'CONCURRENCY', 'key', k[6]} end
 if a[10] and alive >= num(a[10]) then return {'CONCURRENCY', 'account', a[10]} end
 local wait, scope, kind = 0, '', ''
@@ -42,14 +41,14 @@ local function gcra(tat, limit, n, who, what) -- the new state and the microseco
   if over > wait then wait, scope, kind = over, who, what end
   return tat + cost, cost
 end
-local lr = gcra(l[2], k[4], 1, 'key', 'requests')
-local lt, lus = gcra(l[3], k[5], tokens, 'key', 'tokens')
+local lr = gcra(l_rt, k[4], 1, 'key', 'requests')
+local lt, lus = gcra(l_tt, k[5], tokens, 'key', 'tokens')
 local ar = gcra(a[6], a[8], 1, 'account', 'requests')
 local at, aus = gcra(a[7], a[9], tokens, 'account', 'tokens')
 if wait > 0 then return {'RATE', scope, kind, S(wait)} end
-local day, month, dsum, msum = periods(now, l[4], l[5], l[6], l[7])
+local day, month, dsum, msum = periods(now, l_day, l_dsum, l_month, l_msum)
 local avail = num(a[3])
-local fmonth, fused = free_used(now, a[11], a[12], a[13])
+local fmonth, fused = free_used(now, a[11], KEYS[3])
 local free = fused and num(ARGV[11]) > 0 -- what costs nothing anyway uses none up
 local room, cap = avail, 'day'
 if k[7] and k[7] - dsum < room then room = k[7] - dsum end
@@ -66,7 +65,6 @@ redis.call('SET', KEYS[5], string.format('H %d %d %d 0 %d %d %d %d %d %s ', n - 
   free and fmonth or '-') .. ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10])
 redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', num(a[4]) + amount, 'live', alive + 1,
   'rt', ar, 'tt', at)
-redis.call('HSET', KEYS[4], 'live', live + 1, 'rt', lr, 'tt', lt, 'day', day, 'dsum', dsum + amount,
-  'month', month, 'msum', msum + amount)
+use(KEYS[4], live + 1, lr, lt, day, dsum + amount, month, msum + amount)
 if free then redis.call('HSET', KEYS[3], 'fmonth', fmonth, 'fused', fused + 1) end
 return {'OK', n - 10, amount, now, lr - now, lt - now, ar - now, at - now, free and 1 or 0}

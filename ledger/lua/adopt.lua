@@ -12,19 +12,16 @@ local h, before = kept(KEYS[4])
 if before[1] == 'S' or before[1] == ARGV[2] then return {'REPEAT'} end
 local day, month = h[5] or before[4], h[6] or before[5]
 local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
-local l = redis.call('HMGET', KEYS[3], 'live', 'day', 'dsum', 'month', 'msum')
+local live, rt, tt, l_day, dsum, l_month, msum = in_use(KEYS[3])
 redis.call('ZSCORE', KEYS[5], ARGV[1])
 local hold, one = num(h[1]), h[1] and 1 or 0
 local more = charge - num(before[2]) -- an abandoned request's first charge is in the totals already
 redis.call('HSET', KEYS[2], 'avail', S(num(a[1]) + hold - more), 'held', S(num(a[2]) - hold),
   'live', S(num(a[3]) - one))
 redis.call('HINCRBY', KEYS[2], 'spent', S(more))
-if one == 1 then redis.call('HSET', KEYS[3], 'live', S(num(l[1]) - 1)) end
-local function cap(name, period, current, sum) -- as at a settle: only while the period of the admit still runs
-  if period and period == current then redis.call('HSET', KEYS[3], name, S(math.max(num(sum) + more - hold, 0))) end
-end
-cap('dsum', day, l[2], l[3])
-cap('msum', month, l[4], l[5])
+if tonumber(day) == l_day then dsum = math.max(dsum + more - hold, 0) end -- as at a settle
+if tonumber(month) == l_month then msum = math.max(msum + more - hold, 0) end
+if day then use(KEYS[3], live - one, rt, tt, l_day, dsum, l_month, msum) end
 redis.call('ZREM', KEYS[5], ARGV[1])
 mark(KEYS[4], ARGV[2], charge, short, ARGV[2] == 'X' and day, month, h[7])
 return {'OK'}

@@ -21,8 +21,6 @@ end
 local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('HSET', KEYS[2], 'avail', S(avail - amount))
 redis.call('HINCRBY', KEYS[2], 'spent', S(amount))
-redis.call('XADD', KEYS[4], '*', 'seq', S(seq), 'epoch', m[3], 'end', 'debit', 'rid', ARGV[1], 'charge', S(amount),
-  'short', '0', 'hold', '0', 'spent', redis.call('HGET', KEYS[2], 'spent'), 'at', S(posted_at(now, m[4])),
-  'event', ARGV[3])
+append(KEYS[4], 'debit', m, seq, ARGV[1], amount, 0, 0, redis.call('HGET', KEYS[2], 'spent'), now, false, ARGV[3])
 mark(KEYS[3], 'S', amount, 0)
 return {'OK', S(avail - amount), S(seq)}

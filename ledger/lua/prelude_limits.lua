@@ -11,8 +11,9 @@ local function periods(now, day, dsum, month, msum)
   return math.max(d, day), math.max(m, month), d <= day and num(dsum) or 0, m <= month and num(msum) or 0
 end
 -- The month that a free request would count in, and how many were used in it; nothing if there is none left.
-local function free_used(now, limit, month, used)
+local function free_used(now, limit, account)
   if not limit then return end
-  local _, current, _, count = periods(now, nil, nil, month, used)
+  local f = redis.call('HMGET', account, 'fmonth', 'fused')
+  local _, current, _, count = periods(now, nil, nil, f[1], f[2])
   if count < num(limit) then return current, count end
 end

@@ -6,10 +6,10 @@ local function moved(tat, us, used, estimate, now) -- a rate state after `used` 
 end
 local function post(kind, rid, m, h, cost, tokens, event)
   local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live', 'tt', 'spent')
-  local l = redis.call('HMGET', KEYS[3], 'live', 'tt', 'day', 'dsum', 'month', 'msum')
+  local live, rt, tt, day, dsum, month, msum = in_use(KEYS[3])
   redis.call('XLEN', KEYS[6]) -- a wrong type fails here, before the first write
-  local now, free, note = now_us(), tonumber(h[7]), {}
-  if free then cost, note = 0, {'free', 1} end
+  local now, free = now_us(), tonumber(h[7])
+  if free then cost = 0 end
   local hold = num(h[1])
   local can = num(a[1]) + hold
   local charge = math.max(math.min(cost, can), 0) -- available never drops below zero; the rest is the operator's shortfall
@@ -17,19 +17,18 @@ local function post(kind, rid, m, h, cost, tokens, event)
   if h[1] and tokens and estimate > 0 then used = tokens else estimate = 1 end
   redis.call('ZREM', KEYS[5], rid) -- or here; nothing below it can fail
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-  local spent = num(a[5]) + charge
-  if spent > CAP then -- more than a number here counts exactly
+  local sum = num(a[5]) + charge
+  local spent = S(sum)
+  if sum > CAP then -- more than a number here counts exactly
     redis.call('HINCRBY', KEYS[2], 'spent', charge)
     spent = redis.call('HGET', KEYS[2], 'spent')
   end
   redis.call('HSET', KEYS[2], 'avail', can - charge, 'held', num(a[2]) - hold, 'live', num(a[3]) - one,
     'tt', moved(a[4], us_a, used, estimate, now), 'spent', spent)
-  local lf = {'live', num(l[1]) - one, 'tt', moved(l[2], us_l, used, estimate, now)}
-  if h[5] and l[3] == h[5] then lf[#lf + 1] = 'dsum'; lf[#lf + 1] = math.max(num(l[4]) + charge - hold, 0) end
-  if h[6] and l[5] == h[6] then lf[#lf + 1] = 'msum'; lf[#lf + 1] = math.max(num(l[6]) + charge - hold, 0) end
-  redis.call('HSET', KEYS[3], unpack(lf))
-  redis.call('XADD', KEYS[6], '*', 'seq', seq, 'epoch', m[3], 'end', kind, 'rid', rid, 'charge', charge,
-    'short', cost - charge, 'hold', hold, 'spent', spent, 'at', posted_at(now, m[4]), 'event', event, unpack(note))
+  if tonumber(h[5]) == day then dsum = math.max(dsum + charge - hold, 0) end -- only while the admit's period still runs
+  if tonumber(h[6]) == month then msum = math.max(msum + charge - hold, 0) end
+  use(KEYS[3], live - one, rt, moved(tt, us_l, used, estimate, now), day, dsum, month, msum)
+  append(KEYS[6], kind, m, seq, rid, charge, cost - charge, hold, spent, now, free, event)
   if free and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[7] then
     redis.call('HINCRBY', KEYS[2], 'fused', -1) -- nothing was answered, so it was not used
   end

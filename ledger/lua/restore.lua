@@ -3,7 +3,7 @@
 -- KEYS 1 meta  2.. records, of one partition
 -- ARGV 1 term, then of each record its kind, how many words follow, and these:
 --      money: grant number, credited, spent, and perhaps a policy   policy: version, field, value ..
---      counters: field, value ..
+--      counters: field, value ..   line: its record (prelude_line)
 --      mark: S|X, charge, shortfall (sums over the request's events)
 -- {OK}  {TERM}: a later leader has taken over  {FENCED}: only while the partition is being rebuilt
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'term')
@@ -18,8 +18,11 @@ for i = 2, #KEYS do -- a wrong form or type fails here, before the first write
     if n > 3 and not whole(ARGV[at + 5]) then return redis.error_reply('EARG') end
   elseif kind == 'mark' then
     if not (whole(ARGV[at + 3]) and whole(ARGV[at + 4])) then return redis.error_reply('EARG') end
+  elseif kind == 'line' then
+    if #(ARGV[at + 2] or '') ~= LINE_BYTES then return redis.error_reply('EARG') end
   elseif kind ~= 'counters' and not (kind == 'policy' and whole(ARGV[at + 2])) then return redis.error_reply('EARG') end
-  before[i] = kind == 'mark' and {select(3, kept(KEYS[i]))} or redis.call('HMGET', KEYS[i], 'ver', 'grant', 'credited')
+  before[i] = kind == 'mark' and {select(3, kept(KEYS[i]))} or kind == 'line' and {redis.call('GET', KEYS[i])}
+    or redis.call('HMGET', KEYS[i], 'ver', 'grant', 'credited')
   starts[i], at = at, at + 2 + n
 end
 for i = 2, #KEYS do
@@ -41,6 +44,8 @@ for i = 2, #KEYS do
     end
   elseif kind == 'counters' then
     redis.call('HSET', KEYS[i], unpack(ARGV, from + 2, last))
+  elseif kind == 'line' then
+    redis.call('SET', KEYS[i], ARGV[from + 2])
   elseif not b[1] then
     mark(KEYS[i], ARGV[from + 2], ARGV[from + 3], ARGV[from + 4])
   end

@@ -8,6 +8,7 @@ from operator import gt
 from ledger import keyspace
 from ledger.audit import Report, audit
 from ledger.cold import ColdBook
+from ledger.lines import InUse
 from ledger.link import Link
 from tests.faults.customers import Customer
 from tests.faults.load import Record
@@ -85,9 +86,9 @@ async def _balances(redis: Link, customers: list[Customer], records: dict[str, R
         found.difference_nanos += sum(abs(kept[name] - should[name]) for name in names)
         if kept != should:
             found.example = found.example or f"{account}: {kept} should be {should}"
-        line = await redis.command("HGET", keyspace.line(customer.place.partition, customer.place.line), "live")
-        if int(line or 0):
-            found.example = found.example or f"{account}: its key has {line!r} requests in flight"
+        line = await redis.command("GET", keyspace.line(customer.place.partition, customer.place.line))
+        if live := InUse.read(line).live:
+            found.example = found.example or f"{account}: its key has {live} requests in flight"
 
 
 def shown(report: Report) -> str:

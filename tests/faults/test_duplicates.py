@@ -7,6 +7,7 @@ from typing import Any
 from ledger import keyspace
 from ledger.cold import ColdBook
 from ledger.link import Link
+from ledger.postings import Posting
 from tests.faults import oracle
 from tests.faults.options import Tally, asked
 from tests.faults.proxy import FaultProxy
@@ -58,7 +59,7 @@ async def _written(cold: ColdBook, redis: Link) -> int:
     """Events that MongoDB has and that are still in their streams."""
     streams = await asyncio.gather(*(redis.command("XRANGE", keyspace.usage(p), "-", "+") for p in keyspace.PARTITIONS))
     entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for stream in streams for _, flat in stream]
-    rids = [entry[b"rid"].decode() for entry in entries]
+    rids = [Posting.read(entry).id for entry in entries]
     return await cold.usage.count_documents({"request_id": {"$in": rids}})
 
 
@@ -78,16 +79,16 @@ def _entry(event: dict[str, Any]) -> list[str]:
     """The stream entry of a document, a nano-dollar dearer."""
     facts = f'"account":"{event["account"]}","api_key":"{event["api_key"]}","model":"m","dialect":"openai"'
     text = "{" + facts + ',"endpoint":"chat","price_version":1,"streamed":false,"outcome":"complete"}'
-    fields = {
-        "seq": event["seq"],
-        "epoch": event["epoch"],
-        "end": "settled",
-        "rid": event["request_id"],
-        "charge": event["charge_nanos"] + 1,
-        "short": 0,
-        "hold": 0,
-        "spent": event["spent_after_nanos"],
-        "at": int(event["at"].timestamp() * 1_000_000),
-        "event": text,
-    }
-    return [str(word) for pair in fields.items() for word in pair]
+    posting = Posting(
+        end="settled",
+        seq=event["seq"],
+        epoch=event["epoch"],
+        charge_nanos=event["charge_nanos"] + 1,
+        shortfall_nanos=0,
+        hold_nanos=0,
+        spent_after_nanos=event["spent_after_nanos"],
+        at_us=int(event["at"].timestamp() * 1_000_000),
+        free=False,
+        id=event["request_id"],
+    )
+    return ["posted", posting.text(), "event", text]

@@ -11,6 +11,7 @@ from ledger.cold import ColdBook
 from ledger.facts import Facts
 from ledger.link import Link
 from ledger.vault import Vault
+from tests.entries import entry
 from tests.integration.admin import Api, serving
 
 
@@ -34,10 +35,8 @@ async def _event(
         usage={"input_uncached": 3, "cache_read": 2, "output": 4},
     )
     at_us = int(datetime.fromisoformat(at).timestamp() * 1_000_000)
-    numbers = {"charge": charge, "short": 1, "hold": 9, "spent": 5, "at": at_us, "epoch": 1, "seq": 1}
-    entry = {name.encode(): str(number).encode() for name, number in numbers.items()}
-    entry |= {b"event": facts.encode(fact), b"rid": rid.encode(), b"end": end.encode()}
-    await cold.usage.insert_one(events.document("00", entry))
+    made = entry(facts.encode(fact), rid=rid, end=end, charge=charge, short=1, hold=9, spent=5, at=at_us)
+    await cold.usage.insert_one(events.document("00", made))
 
 
 @pytest.fixture

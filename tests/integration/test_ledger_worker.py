@@ -11,9 +11,11 @@ from ledger import audit, consumer, hot, keyspace, publish, reopen, sweeper
 from ledger.cold import ColdBook
 from ledger.consumer import BrakePulled
 from ledger.hot import Fenced
+from ledger.lines import InUse
 from ledger.link import Link, client
 from ledger.vault import Vault
 from tests.conftest import valkey
+from tests.entries import changed
 from tests.integration.ledger_books import PLACE, Ledger, P
 
 META, ACCOUNT, USAGE, DUE = keyspace.meta(P), keyspace.account(P, "acc"), keyspace.usage(P), keyspace.due(P)
@@ -78,9 +80,9 @@ async def test_the_same_event_again_is_success_and_another_one_a_conflict(ledger
     await ledger.charge("r1")
     entries: Any = await ledger.reader.xrange(USAGE)
     [(_, fields)] = entries
-    changes: list[Any] = [{}, {b"seq": b"7", b"epoch": b"9", b"end": b"orphan"}, {b"charge": b"6"}]
+    changes: list[dict[str, Any]] = [{}, {"seq": 7, "epoch": 9, "end": "orphan"}, {"charge": 6}]
     for change in changes:
-        await ledger.reader.xadd(USAGE, {**fields, **change})
+        await ledger.reader.xadd(USAGE, changed(fields, **change))  # type: ignore[arg-type]
     await ledger.move()
     assert [(d["_id"], d["charge_nanos"], d["seq"]) for d in await ledger.kept()] == [("r1", 5, 1)]
     [dead] = await ledger.dead()
@@ -111,7 +113,7 @@ async def test_a_batch_of_several_pieces_is_written_in_order(ledger: Ledger, mon
     monkeypatch.setattr(consumer, "_PIECE", 2)
     await ledger.charge("r1", "r2", "r3")
     entries: Any = await ledger.reader.xrange(USAGE)
-    await ledger.reader.xadd(USAGE, {**entries[0][1], b"charge": b"6"})
+    await ledger.reader.xadd(USAGE, changed(entries[0][1], charge=6))  # type: ignore[arg-type]
     await ledger.reader.xadd(USAGE, {b"new": b"format"})
     await ledger.charge("r4", "r5")
     assert await ledger.move() == 7
@@ -243,7 +245,7 @@ async def test_a_lost_tail_is_adopted_and_its_holds_released(ledger: Ledger) -> 
     await ledger.link.command("HSET", META, "server", "the old primary")
     assert (await ledger.reopen()).adopted == 1
     assert await ledger.balance() == {"avail": 983, "held": 10, "credited": 1000, "spent": 7, "live": 1}
-    assert int(await ledger.link.command("HGET", keyspace.line(P, "line"), "live")) == 1
+    assert InUse.read(await ledger.link.command("GET", keyspace.line(P, "line"))).live == 1
     assert (await ledger.settle("r1", 7)).end == "repeat"
     assert (await ledger.audit()).agrees
 

@@ -12,6 +12,7 @@ from ledger.cold import ColdBook, now
 from ledger.consumer import Consumer
 from ledger.hot import Ended, Offer, Refused, Versions
 from ledger.lease import Lease
+from ledger.lines import InUse
 from ledger.link import Link, client
 from tests.integration.ledger_books import PLACE, Ledger, P
 from weir import rebuilding
@@ -138,9 +139,9 @@ async def test_spend_caps_go_on_from_what_was_spent(ledger: Ledger) -> None:
     await ledger.cold.api_keys.update_one({"_id": "key"}, {"$set": {"limits": limits, "version": 2}})
     await wipe(ledger)
     assert (await rebuilt(ledger)).restored.capped_lines == 1
-    line = await ledger.link.command("HMGET", keyspace.line(P, "line"), "dsum", "msum")
+    line = InUse.read(await ledger.link.command("GET", keyspace.line(P, "line")))
     of_day = 30 if now().day > 1 else 70
-    assert [int(value) for value in line] == [of_day, 70]
+    assert (line.spent_in_day, line.spent_in_month) == (of_day, 70)
     config = int(await ledger.link.command("HGET", keyspace.meta(P), "config"))
 
     async def admit(rid: str, amount: int) -> object:
@@ -163,9 +164,9 @@ def test_months_are_numbered_as_in_the_script() -> None:
 
 async def test_the_counters_of_the_script_are_the_rebuilds(ledger: Ledger) -> None:
     await ledger.charge("r")
-    written = await ledger.link.command("HMGET", keyspace.line(P, "line"), "day", "month")
+    written = InUse.read(await ledger.link.command("GET", keyspace.line(P, "line")))
     today = now().date()
-    assert [int(v) for v in written] == [(today - date(1970, 1, 1)).days, rebuild.months_of(today)]
+    assert [written.day, written.month] == [(today - date(1970, 1, 1)).days, rebuild.months_of(today)]
 
 
 async def test_a_rebuild_that_is_cut_off_is_made_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +213,7 @@ async def lost_tail(ledger: Ledger) -> bytes:
     await ledger.link.command("HSET", keyspace.account(P, "acc"), *flat)
     await ledger.link.command("RESTORE", keyspace.hold(P, "lost"), 0, hold, "REPLACE")
     await ledger.link.command("ZADD", keyspace.due(P), 10**16, "lost")
-    await ledger.link.command("HSET", keyspace.line(P, "line"), "live", 1)
+    await ledger.link.command("SET", keyspace.line(P, "line"), InUse(live=1).record())
     await ledger.link.command("DEL", keyspace.usage(P))
     await ledger.link.command("HSET", keyspace.meta(P), "seq", 1, "server", "another")
     await rebuilt(ledger)

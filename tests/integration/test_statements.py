@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from ledger import audit, hot, keyspace, rebuild, statements
 from ledger.cold import ColdBook, Document, now
 from ledger.link import Link, client
+from tests.entries import entry
 from tests.integration.ledger_books import Ledger, P
 
 MODELS = ("m", "model.with.dots")
@@ -169,14 +170,12 @@ async def test_what_comes_later_belongs_to_the_day_that_is_open(ledger: Ledger) 
     consumer = ledger.consumer()
     consumer.open_days[P] = day(0)
     yesterday_us = int((now() - timedelta(days=1)).timestamp()) * 1_000_000
-    fields: dict[str, Any] = {"seq": 2, "epoch": 1, "end": "settled", "rid": "stray", "spent": 10}
-    fields |= {"charge": 0, "short": 0, "hold": 0}
-    words = [word for pair in {**fields, "at": yesterday_us, "event": ledger.facts()}.items() for word in pair]
-    await ledger.link.command("XADD", keyspace.usage(P), "*", *words)
+    stray = entry(ledger.facts(), seq=2, rid="stray", spent=10, at=yesterday_us)
+    await ledger.link.command("XADD", keyspace.usage(P), "*", *(word for pair in stray.items() for word in pair))
     await ledger.move(consumer)
-    stray = await ledger.cold.usage.find_one({"_id": "stray"})
-    assert stray is not None
-    assert (stray["day"], stray["at"].strftime("%Y-%m-%d")) == (day(0), day(1))
+    kept = await ledger.cold.usage.find_one({"_id": "stray"})
+    assert kept is not None
+    assert (kept["day"], kept["at"].strftime("%Y-%m-%d")) == (day(0), day(1))
 
 
 async def test_a_stray_of_a_stated_day_is_stated_with_the_next(ledger: Ledger) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ledger import hot, keyspace
 from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
+from ledger.lines import InUse
 from ledger.link import Arg, Link, Script
 
 P = "5a"
@@ -24,6 +25,7 @@ ENDED = (
     "month",
     "free",
 )  # the names of a hold's words, in the order of `prelude_hold.lua`
+USED = ("live", "rt", "tt", "day", "dsum", "month", "msum")  # of a line's numbers, in the order of `prelude_line.lua`
 
 State = dict[str, Any]
 
@@ -49,7 +51,7 @@ def admit_keys(rid: str = "r1") -> list[str]:
 
 def complaint(key: str) -> str:
     """What a script says when this key holds `text`."""
-    return "EHOLD" if ":hold:" in key else "WRONGTYPE"
+    return {"hold": "EHOLD", "line": "ELINE"}.get(key.split(":")[2], "WRONGTYPE")
 
 
 def changed(before: State, **changes: dict[str, Any] | list[Any] | None) -> State:
@@ -158,10 +160,16 @@ class Books:
         ]
 
     async def set(self, key: str, **fields: Any) -> None:
+        if key == LINE:
+            used = dict(zip(USED, InUse.read(await self.link.command("GET", key)), strict=True)) | fields
+            await self.link.command("SET", key, InUse(*(int(used[name]) for name in USED)).record())
+            return
         for name, value in fields.items():
             await self.link.command("HSET", key, name, str(value))
 
     async def get(self, key: str, field: str) -> int:
+        if key == LINE:
+            return InUse.read(await self.link.command("GET", key))[USED.index(field)]
         return int(await self.link.command("HGET", key, field))
 
     async def hold(self, rid: str = "r1") -> dict[str, str]:
@@ -174,6 +182,9 @@ class Books:
         if await self.link.command("PTTL", key) > 0:
             named[EXPIRES] = "yes"
         return {name: word for name, word in named.items() if word != "-"}
+
+    async def add(self, key: str, field: str, more: int) -> None:
+        await self.set(key, **{field: await self.get(key, field) + more})
 
     async def now(self) -> int:
         seconds, micros = await self.link.command("TIME")
@@ -197,14 +208,27 @@ class Books:
                 scores = raw if raw and isinstance(raw[0], list) else list(zip(raw[::2], raw[1::2], strict=True))
                 found[name] = {member.decode(): int(float(score)) for member, score in scores}
             elif kind == b"stream":
-                found[name] = [_pairs(fields) for _, fields in await self.link.command("XRANGE", key, "-", "+")]
+                found[name] = [_event(fields) for _, fields in await self.link.command("XRANGE", key, "-", "+")]
                 for event in found[name]:
                     assert now - events_within_us < int(event.pop("at")) <= now
             elif name.startswith("hold:"):
                 found[name] = await self.hold(name.removeprefix("hold:"))
+            elif name == "line:line" and kind == b"string" and await self.link.command("GET", key) != b"text":
+                used = InUse.read(await self.link.command("GET", key))
+                found[name] = {field: str(value) for field, value in zip(USED, used, strict=True)}
             else:
                 found[name] = await self.link.command("DUMP", key)
         return found
+
+
+def _event(flat: Any) -> dict[str, str]:
+    """An entry of the usage stream, by short names; `free` only if it is."""
+    entry = _pairs(flat)
+    if "posted" not in entry:
+        return entry
+    names = ("end", "seq", "epoch", "charge", "short", "hold", "spent", "at", "free", "rid")
+    named = dict(zip(names, entry["posted"].split(" ", 9), strict=True)) | {"event": entry["event"]}
+    return {name: value for name, value in named.items() if (name, value) != ("free", "0")}
 
 
 def _pairs(flat: Any) -> dict[str, str]:

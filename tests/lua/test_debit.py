@@ -8,6 +8,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ledger import hot
 from ledger.hot import Debited, Fenced, Old, Refused
+from ledger.postings import Posting
 from tests.lua.books import ACCOUNT, CAP, EXPIRES, META, USAGE, USD, Books, P, changed, complaint, event, hold_key
 
 KEYS = [META, ACCOUNT, hold_key("acc:d1"), USAGE]
@@ -78,7 +79,7 @@ async def test_it_is_dated_not_before_the_floor(books: Books) -> None:
     await debit(books)
     [[_, fields]] = await books.link.command("XRANGE", USAGE, "-", "+")
     pairs = dict(zip(fields[::2], fields[1::2], strict=True)) if isinstance(fields, list) else fields
-    assert int(pairs[b"at"]) == floor
+    assert Posting.read(pairs).at_us == floor
 
 
 async def test_an_account_that_is_not_known_has_nothing(books: Books) -> None:

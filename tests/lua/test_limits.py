@@ -54,7 +54,7 @@ async def test_the_wait_is_exact(books: Books, scope: str, kind: str) -> None:
     refusal = await books.admit("r3", 1, tokens=1)
     assert isinstance(refusal, Refused)
     key, field = state_of(scope, kind)
-    await books.link.command("HINCRBY", key, field, -int(refusal.details[2]))
+    await books.add(key, field, -int(refusal.details[2]))
     assert isinstance(await books.admit("r3", 1, tokens=1), Admitted)
 
 
@@ -173,8 +173,8 @@ async def test_an_end_from_an_older_period_leaves_the_new_one_alone(
     await books.admitted("r1", 60)
     if end == "late":
         await books.abandon()
-    await books.link.command("HINCRBY", LINE, "day", day)
-    await books.link.command("HINCRBY", LINE, "month", month)
+    await books.add(LINE, "day", day)
+    await books.add(LINE, "month", month)
     await books.set(LINE, dsum=7, msum=70)
     before = await books.picture()
     if end == "abandoned":
@@ -197,7 +197,7 @@ async def test_a_new_period_begins_at_nothing(books: Books) -> None:
     await books.admitted("r2", 100)
     line = (await books.picture())["line:line"]
     assert (line["day"], line["dsum"], line["msum"]) == (str(day), "100", "200")
-    await books.link.command("HINCRBY", LINE, "month", -1)
+    await books.add(LINE, "month", -1)
     await books.settle("r1", 3)  # of the same month by number as r2's only if nobody had moved it: left alone
     before = await books.picture()
     await books.settle("r2", 100)

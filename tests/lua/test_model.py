@@ -23,7 +23,9 @@ from hypothesis.stateful import (
 
 from ledger import holds, hot, keyspace
 from ledger.hot import Admitted, Ended, Fenced, Offer, Old, Place, Refused, Versions
+from ledger.lines import InUse
 from ledger.link import Link
+from ledger.postings import Posting
 from tests.lua.books import CAP, DUE, META, USAGE, Books, P, hold_key
 
 T = TypeVar("T")
@@ -271,7 +273,8 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in self.command("XRANGE", USAGE, "-", "+")]
-        assert [int(entry[b"seq"]) for entry in entries] == list(range(1, len(entries) + 1))
+        posted = [Posting.read(entry) for entry in entries]
+        assert [each.seq for each in posted] == list(range(1, len(entries) + 1))
         live = {rid for rid, request in self.requests.items() if request.state == "H"}
         assert {rid.decode() for rid in self.command("ZRANGE", DUE, 0, -1)} == live
         for name, account in self.accounts.items():
@@ -285,10 +288,10 @@ class Machine(RuleBasedStateMachine):
             kept = [holds.read(self.command("GET", hold_key(rid))) for rid in mine]
             assert held == sum(hold.amount_nanos for hold in kept if hold)
             assert all(hold and hold.account == name for hold in kept)
-            assert slots == len(mine) == int(self.command("HGET", keyspace.line(P, f"line-{name}"), "live") or 0)
-            assert spent == sum(int(entry[b"charge"]) for entry in entries if entry[b"rid"].decode()[0] == name)
+            assert slots == len(mine) == InUse.read(self.command("GET", keyspace.line(P, f"line-{name}"))).live
+            assert spent == sum(each.charge_nanos for each in posted if each.id[0] == name)
         for rid, request in self.requests.items():
-            ends = [entry[b"end"].decode() for entry in entries if entry[b"rid"].decode() == rid]
+            ends = [each.end for each in posted if each.id == rid]
             assert ends == request.ends
             assert sum(end in ("settled", "voided", "abandoned", "orphan") for end in ends) <= 1
             assert ends.count("late") <= 1

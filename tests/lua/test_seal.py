@@ -7,14 +7,32 @@ from redis.exceptions import ResponseError
 
 from ledger import hot, keyspace
 from ledger.hot import Fenced, Record
-from tests.lua.books import ACCOUNT, CAP, DUE, EXPIRES, KEY, LINE, META, PLACE, USAGE, USD, Books, P, changed, hold_key
+from ledger.lines import InUse
+from ledger.postings import Posting
+from tests.lua.books import (
+    ACCOUNT,
+    CAP,
+    DUE,
+    EXPIRES,
+    KEY,
+    LINE,
+    META,
+    PLACE,
+    USAGE,
+    USD,
+    USED,
+    Books,
+    P,
+    changed,
+    hold_key,
+)
 
 
 async def _dates(books: Books) -> list[int]:
     found = []
     for _, flat in await books.link.command("XRANGE", USAGE, "-", "+"):
         fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
-        found.append(int(fields[b"at"]))
+        found.append(Posting.read(fields).at_us)
     return found
 
 
@@ -85,7 +103,7 @@ async def test_seal_malformed(books: Books, args: tuple[Any, ...]) -> None:
 RECORDS = [
     Record(ACCOUNT, "money", (3, str(2**60), str(2**60 - 7 * USD), 4, "status", "active", "rpm", "60")),
     Record(KEY, "policy", (2, "status", "revoked")),
-    Record(LINE, "counters", ("day", 20000, "dsum", 5, "month", 24000, "msum", 9)),
+    Record(LINE, "line", (InUse(day=20000, spent_in_day=5, month=24000, spent_in_month=9).record(),)),
     Record(hold_key("r1"), "mark", ("S", 8, 1)),
     Record(hold_key("r2"), "mark", ("X", 2, 0)),
 ]
@@ -105,7 +123,7 @@ async def test_restore_is_absolute(bare: Books) -> None:
             before,
             acct__acc={**money, "held": "0", "live": "0", "ver": "4", "status": "active", "rpm": "60"},
             key__key={"ver": "2", "status": "revoked"},
-            line__line={"day": "20000", "dsum": "5", "month": "24000", "msum": "9"},
+            line__line=dict(zip(USED, ["0", "0", "0", "20000", "5", "24000", "9"], strict=True)),
             hold__r1={"st": "S", "charge": "8", "short": "1", EXPIRES: "yes"},
             hold__r2={"st": "X", "charge": "2", "short": "0", EXPIRES: "yes"},
         )
@@ -161,7 +179,7 @@ async def test_restore_only_while_it_is_being_rebuilt(bare: Books) -> None:
     [
         ("money", 3, "1", "x", "2"), ("money", 9, "1", "2", "2"),
         ("money", 4, "1", "2", "2", "x"), ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
-        ("what", 0), ("mark", "", "S", "1", "0"),
+        ("what", 0), ("mark", "", "S", "1", "0"), ("line", 0), ("line", 1, "0 0 0 20000 5 24000 9"),
     ],
 )  # fmt: skip
 async def test_restore_malformed(bare: Books, args: tuple[Any, ...]) -> None:
@@ -173,11 +191,14 @@ async def test_restore_malformed(bare: Books, args: tuple[Any, ...]) -> None:
     assert await bare.picture() == before
 
 
-async def test_restore_wrong_type(bare: Books) -> None:
+@pytest.mark.parametrize(
+    ("command", "error"), [(("SET", hold_key("r2"), "text"), "EHOLD"), (("SADD", LINE, "a"), "WRONG")]
+)
+async def test_restore_wrong_type(bare: Books, command: tuple[str, ...], error: str) -> None:
     await taken(bare)
-    await bare.link.command("SET", hold_key("r2"), "text")
+    await bare.link.command(*command)
     before = await bare.picture()
-    with pytest.raises(ResponseError, match="EHOLD"):
+    with pytest.raises(ResponseError, match=error):
         await hot.restore(bare.link, P, RECORDS, term=5)
     assert await bare.picture() == before
 

@@ -17,6 +17,7 @@ from tests.lua.books import (
     PLACE,
     USAGE,
     USD,
+    USED,
     VERSIONS,
     Books,
     changed,
@@ -125,7 +126,7 @@ async def test_orphan_is_charged(books: Books) -> None:
         meta={"seq": "1"},
         hold__r1={"st": "S", "charge": "100", "short": "0", EXPIRES: "yes"},
         acct__acc={"avail": str(10 * USD - 100), "held": "0", "live": "0", "spent": "100", "tt": "0"},
-        line__line={"live": "0", "tt": "0"},
+        line__line=dict.fromkeys(USED, "0"),
         usage=[event("orphan", 100)],
     )
     assert await books.settle("r1", 100) == Ended("repeat", 100, 0, 0)

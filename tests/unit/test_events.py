@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ledger import events, facts
 from ledger.facts import Facts
 from ledger.money import MAX_NANOS
+from tests import entries
 
 FACTS = Facts(
     account="a1", api_key="k1", model="m", dialect="openai", endpoint="chat", price_version=3, streamed=True,
@@ -24,11 +25,9 @@ FACTS = Facts(
 
 
 def entry(given: Facts = FACTS, **fields: Any) -> dict[bytes, bytes]:
-    whole: dict[str, Any] = {
-        "seq": 1, "epoch": 2, "end": "settled", "rid": "r1", "charge": 500, "short": 0, "hold": 1000, "spent": 1500,
-        "at": 1_700_000_001_234_567, "event": facts.encode(given), **fields,
-    }  # fmt: skip
-    return {name.encode(): value if isinstance(value, bytes) else str(value).encode() for name, value in whole.items()}
+    event = fields.pop("event", facts.encode(given))
+    common = {"epoch": 2, "rid": "r1", "charge": 500, "hold": 1000, "spent": 1500, "at": 1_700_000_001_234_567}
+    return entries.entry(event, **{**common, **fields})
 
 
 def digest(given: Facts = FACTS, **fields: Any) -> str:
@@ -112,10 +111,16 @@ def test_every_readable_event_can_be_kept(usage: dict[str, int | str]) -> None:
     assert bson.decode(bson.encode(document))["usage"] == usage
 
 
-@pytest.mark.parametrize("missing", ["seq", "epoch", "end", "rid", "charge", "short", "spent", "at", "event"])
-def test_an_entry_without_a_field_is_unreadable(missing: str) -> None:
+@pytest.mark.parametrize("missing", entries.WORDS)
+def test_an_entry_without_a_word_is_unreadable(missing: str) -> None:
+    with pytest.raises(events.Unreadable):
+        events.document("5a", entry(FACTS, **{missing: None}))
+
+
+@pytest.mark.parametrize("missing", [b"posted", b"event"])
+def test_an_entry_without_a_field_is_unreadable(missing: bytes) -> None:
     fields = entry()
-    del fields[missing.encode()]
+    del fields[missing]
     with pytest.raises(events.Unreadable):
         events.document("5a", fields)
 
@@ -126,7 +131,7 @@ def test_an_entry_without_a_field_is_unreadable(missing: str) -> None:
         {"event": b""}, {"event": b"{}"}, {"event": b"\xff"}, {"event": b"[]"}, {"event": b"null"}, {"rid": b"\xff"},
         {"end": "paid"}, {"end": b"\xff"}, {"charge": "x"}, {"charge": "-1"}, {"charge": MAX_NANOS + 1}, {"short": -1},
         {"charge": "1.5"}, {"charge": "nan"}, {"seq": ""}, {"seq": 2**63}, {"epoch": 2**70}, {"spent": 2**63},
-        {"at": "x"}, {"at": 10**30}, {"at": -(10**30)}, {"at": 10**17 * 9}, {"end": "abandoned", "hold": "x"},
+        {"at": "x"}, {"free": "x"}, {"at": 10**30}, {"at": -(10**30)}, {"at": 10**17 * 9}, {"end": "abandoned", "hold": "x"},
         {"end": "abandoned", "hold": 2**64},
         {"event": facts.encode(FACTS).replace(b"200", b"9" * 30)},
         {"event": facts.encode(FACTS).replace(b'"output":7', b'"output":' + b"9" * 30)},
@@ -141,7 +146,7 @@ def test_what_cannot_be_kept_is_unreadable(fields: dict[str, Any]) -> None:
         events.document("5a", entry(**fields))
 
 
-@given(st.dictionaries(st.sampled_from([name.decode() for name in entry()]), st.binary(max_size=30)))
+@given(st.dictionaries(st.sampled_from([*entries.WORDS, "event"]), st.binary(max_size=30)))
 def test_any_bytes_are_an_event_or_unreadable(fields: dict[str, Any]) -> None:
     try:
         bson.encode(events.document("5a", entry(**fields)))
