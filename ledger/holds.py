@@ -1,8 +1,11 @@
-"""What Redis keeps of a request, as text (`lua/prelude_hold.lua` has its form), for those that read it outside a script."""
+"""What Redis keeps of a request (`lua/prelude_form.lua` has its form), for those that read it outside a script."""
 
+import struct
 from typing import NamedTuple
 
 MARK_MS = 3_600_000  # how long an ended request is remembered: `prelude.lua`
+NUMBERS = struct.Struct("<10d")  # choice amount at used tokens key_us account_us day month free
+_HEAD = 1 + NUMBERS.size
 
 
 class Hold(NamedTuple):
@@ -14,13 +17,13 @@ class Hold(NamedTuple):
     line: str
 
 
-def read(text: bytes | None) -> Hold | None:
+def read(value: bytes | None) -> Hold | None:
     """The hold in the value of its key; None if there is none, or the request has ended."""
-    words = (text or b"").split(b" ", 15)
-    if words[0] != b"H":
+    if value is None or not value.startswith(b"H"):
         return None
-    account, key, line = (word.decode() for word in words[12:15])
-    return Hold(int(words[2]), account, key, line)
+    _, amount, *_ = NUMBERS.unpack_from(value, 1)
+    _, account, key, line = (word.decode() for word in value[_HEAD:].split(b" ", 4)[:4])
+    return Hold(int(amount), account, key, line)
 
 
 def swept(charge_nanos: int, shortfall_nanos: int) -> str:

@@ -15,18 +15,18 @@ import msgspec
 from ledger import common_metrics, keyspace
 from ledger.link import Arg, Caller, Script
 
-ADMIT = Script("admit", "prelude_line", "prelude_limits")
-SETTLE = Script("settle", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
-PROGRESS = Script("progress", "prelude_hold")
-SWEEP = Script("sweep", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+ADMIT = Script("admit", "prelude_form", "prelude_line", "prelude_limits")
+SETTLE = Script("settle", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+PROGRESS = Script("progress", "prelude_form", "prelude_hold")
+SWEEP = Script("sweep", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
 GRANT = Script("grant", "prelude_minus")
 PUBLISH = Script("publish")
-ADOPT = Script("adopt", "prelude_hold", "prelude_line")
+ADOPT = Script("adopt", "prelude_form", "prelude_hold", "prelude_line")
 REOPEN = Script("reopen")
 BARRIER = Script("barrier")
-DEBIT = Script("debit", "prelude_hold", "prelude_event")
+DEBIT = Script("debit", "prelude_form", "prelude_hold", "prelude_event")
 SEAL = Script("seal")
-RESTORE = Script("restore", "prelude_minus", "prelude_hold", "prelude_line")
+RESTORE = Script("restore", "prelude_minus", "prelude_form", "prelude_hold", "prelude_line")
 LOOK = Script("look")
 SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 

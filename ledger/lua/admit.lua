@@ -10,11 +10,12 @@
 -- {RATE, scope, kind, wait us} {CAP, period, needed, left} {FUNDS, needed, available}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'config')
 if fenced(m) then return {'FENCED'} end
-local before = redis.call('GET', KEYS[5]) -- its form: prelude_hold
+local before = redis.call('GET', KEYS[5])
 if before then
-  local choice, amount, at, free = string.match(before, '^H (%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ %d+ (%S+)')
-  if not choice then return string.find(before, '^[SXR] ') and {'ENDED'} or redis.error_reply('EHOLD') end
-  return {'OK', choice, amount, at, '0', '0', '0', '0', free == '-' and 0 or 1}
+  if string.find(before, '^[SXR] ') then return {'ENDED'} end
+  if string.byte(before) ~= 72 or #before < HOLD_BYTES then return redis.error_reply('EHOLD') end
+  local choice, amount, at, _, _, _, _, _, _, free = struct.unpack(HOLD, before, 2)
+  return {'OK', choice, amount, at, 0, 0, 0, 0, free < 0 and 0 or 1}
 end
 local lease, tokens, bound = whole(ARGV[5]), whole(ARGV[6]), whole(ARGV[7])
 if not (lease and tokens and bound and (ARGV[8] == 'hold' or whole(ARGV[8]))) then return redis.error_reply('EARG') end
@@ -61,8 +62,8 @@ if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- The first write is the one that meets a key of a wrong type; nothing below it can fail.
 redis.call('ZADD', KEYS[6], now + lease, ARGV[1])
-redis.call('SET', KEYS[5], string.format('H %d %d %d 0 %d %d %d %d %d %s ', n - 10, amount, now, tokens, lus, aus, day, month,
-  free and fmonth or '-') .. ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10])
+redis.call('SET', KEYS[5], 'H' .. struct.pack(HOLD, n - 10, amount, now, 0, tokens, lus, aus, day, month, free and fmonth or -1)
+  .. ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10])
 redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', num(a[4]) + amount, 'live', alive + 1,
   'rt', ar, 'tt', at)
 use(KEYS[4], live + 1, lr, lt, day, dsum + amount, month, msum + amount)

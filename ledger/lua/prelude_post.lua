@@ -1,5 +1,5 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
--- h: what HELD finds in the hold, nothing if there is none; of one that was swept, {false, 0, 0, 0, day, month, free}.
+-- h: as `kept` has it, nothing if there is no hold; of one that was swept, {false, 0, 0, 0, day, month, free}.
 -- m: {server, state, epoch, floor}. A request that was admitted free costs nothing, whoever says otherwise.
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
   return math.max(math.min(num(tat) + math.floor(us * used / estimate) - us, now + MINUTE), 0)
@@ -29,7 +29,7 @@ local function post(kind, rid, m, h, cost, tokens, event)
   if tonumber(h[6]) == month then msum = math.max(msum + charge - hold, 0) end
   use(KEYS[3], live - one, rt, moved(tt, us_l, used, estimate, now), day, dsum, month, msum)
   append(KEYS[6], kind, m, seq, rid, charge, cost - charge, hold, spent, now, free, event)
-  if free and kind == 'voided' and redis.call('HGET', KEYS[2], 'fmonth') == h[7] then
+  if free and kind == 'voided' and tonumber(redis.call('HGET', KEYS[2], 'fmonth')) == free then
     redis.call('HINCRBY', KEYS[2], 'fused', -1) -- nothing was answered, so it was not used
   end
   return charge, cost - charge, seq

@@ -7,9 +7,8 @@ local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if fenced(m, true) then return {'FENCED'} end
 local used, lease = whole(ARGV[2]), whole(ARGV[3])
 if not used or not lease then return redis.error_reply('EARG') end
-local h, _, text = kept(KEYS[2])
+local h, _, value = kept(KEYS[2])
 if not h[1] then return {'GONE'} end
-local from, said, rest = string.match(text, '^(H %d+ %d+ %d+ )(%d+)( .*)$')
 redis.call('ZADD', KEYS[3], 'XX', S(now_us() + lease), ARGV[1])
-if used > num(said) then redis.call('SET', KEYS[2], from .. S(used) .. rest) end
-return {h[7] == '-' and used >= num(h[1]) and used > 0 and 'STOP' or 'OK'}
+if used > struct.unpack('<d', value, USED + 1) then redis.call('SETRANGE', KEYS[2], USED, struct.pack('<d', used)) end
+return {not h[7] and used >= h[1] and used > 0 and 'STOP' or 'OK'}

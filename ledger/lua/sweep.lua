@@ -5,12 +5,13 @@
 -- {OK, charge, shortfall, seq}  {NOT_DUE}  {GONE}: it ended meanwhile  {FENCED}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
-local h, _, text = kept(KEYS[4])
+local h, _, value = kept(KEYS[4])
 if not h[1] then redis.call('ZREM', KEYS[5], ARGV[1]); return {'GONE'} end
 local due = redis.call('ZSCORE', KEYS[5], ARGV[1])
 if due and num(due) > now_us() then return {'NOT_DUE'} end
-local used, keep, facts = string.match(text, '^H %d+ %d+ %d+ (%d+) %d+ %d+ %d+ %d+ %d+ %S+ (%S+) %S+ %S+ %S+ (.*)$')
-if keep == 'hold' then keep = h[1] end
-local charge, rest, seq = post('abandoned', ARGV[1], m, h, math.max(num(used), num(keep)), nil, facts)
+local keep, facts = string.match(value, '^(%S+) %S+ %S+ %S+ (.*)$', HOLD_BYTES + 1)
+local least = keep == 'hold' and h[1] or num(keep)
+local cost = math.max(struct.unpack('<d', value, USED + 1), least)
+local charge, rest, seq = post('abandoned', ARGV[1], m, h, cost, nil, facts)
 mark(KEYS[4], 'X', charge, rest, h[5], h[6], h[7])
 return {'OK', S(charge), S(rest), S(seq)}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ledger import hot, keyspace
+from ledger import holds, hot, keyspace
 from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
 from ledger.lines import InUse
 from ledger.link import Arg, Link, Script
@@ -16,7 +16,7 @@ CAP = 2**53 - 1
 MINUTE = 60_000_000
 FUTURE = 4_000_000_000_000_000  # microseconds: the year 2096
 EXPIRES = "(expires)"  # what the picture of a hold has when its key has a time to live
-HELD = ("st", "n", "amt", "at", "used", "tokens", "lus", "aus", "day", "month", "free", "keep", "who", "facts")
+HELD = ("n", "amt", "at", "used", "tokens", "lus", "aus", "day", "month", "free")
 ENDED = (
     "st",
     "charge",
@@ -24,7 +24,7 @@ ENDED = (
     "day",
     "month",
     "free",
-)  # the names of a hold's words, in the order of `prelude_hold.lua`
+)  # the names of a hold's words, in the order of `prelude_form.lua`
 USED = ("live", "rt", "tt", "day", "dsum", "month", "msum")  # of a line's numbers, in the order of `prelude_line.lua`
 
 State = dict[str, Any]
@@ -173,15 +173,19 @@ class Books:
         return int(await self.link.command("HGET", key, field))
 
     async def hold(self, rid: str = "r1") -> dict[str, str]:
-        """What is kept of a request, by name; a dash is nothing."""
+        """What is kept of a request, by name; a dash, or -1, is nothing."""
         key = keyspace.hold(P, rid)
-        words = (await self.link.command("GET", key)).decode().split(" ", 15)
-        if words[0] == "H":
-            words[12:15] = [" ".join(words[12:15])]
-        named = dict(zip(HELD if words[0] == "H" else ENDED, words, strict=words[0] == "H"))
+        value = await self.link.command("GET", key)
+        if value.startswith(b"H"):
+            numbers = map(int, holds.NUMBERS.unpack_from(value, 1))
+            keep, *who, facts = value[1 + holds.NUMBERS.size :].decode().split(" ", 4)
+            named = {"st": "H", "keep": keep, "who": " ".join(who), "facts": facts}
+            named |= {name: str(number) for name, number in zip(HELD, numbers, strict=True)}
+        else:
+            named = dict(zip(ENDED, value.decode().split(" "), strict=False))
         if await self.link.command("PTTL", key) > 0:
             named[EXPIRES] = "yes"
-        return {name: word for name, word in named.items() if word != "-"}
+        return {name: word for name, word in named.items() if word != "-" and (name, word) != ("free", "-1")}
 
     async def add(self, key: str, field: str, more: int) -> None:
         await self.set(key, **{field: await self.get(key, field) + more})
