@@ -19,7 +19,7 @@ class Hold(NamedTuple):
 
 def read(value: bytes | None) -> Hold | None:
     """The hold in the value of its key; None if there is none, or the request has ended."""
-    if value is None or not value.startswith(b"H"):
+    if value is None or not value.startswith(b"L"):
         return None
     _, amount, *_ = NUMBERS.unpack_from(value, 1)
     _, account, key, line = (word.decode() for word in value[_HEAD:].split(b" ", 4)[:4])

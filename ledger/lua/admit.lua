@@ -13,7 +13,7 @@ if fenced(m) then return {'FENCED'} end
 local before = redis.call('GET', KEYS[5])
 if before then
   if string.find(before, '^[SXR] ') then return {'ENDED'} end
-  if string.byte(before) ~= 72 or #before < HOLD_BYTES then return redis.error_reply('EHOLD') end
+  if string.byte(before) ~= 76 or #before < HOLD_BYTES then return redis.error_reply('EHOLD') end
   local choice, amount, at, _, _, _, _, _, _, free = struct.unpack(HOLD, before, 2)
   return {'OK', choice, amount, at, 0, 0, 0, 0, free < 0 and 0 or 1}
 end
@@ -62,7 +62,7 @@ if amount > avail then return {'FUNDS', S(amount), S(avail)} end
 if amount > room then return {'CAP', cap, S(amount), S(room)} end
 -- The first write is the one that meets a key of a wrong type; nothing below it can fail.
 redis.call('ZADD', KEYS[6], now + lease, ARGV[1])
-redis.call('SET', KEYS[5], 'H' .. struct.pack(HOLD, n - 10, amount, now, 0, tokens, lus, aus, day, month, free and fmonth or -1)
+redis.call('SET', KEYS[5], 'L' .. struct.pack(HOLD, n - 10, amount, now, 0, tokens, lus, aus, day, month, free and fmonth or -1)
   .. ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10])
 redis.call('HSET', KEYS[3], 'avail', avail - amount, 'held', num(a[4]) + amount, 'live', alive + 1,
   'rt', ar, 'tt', at)

@@ -5,7 +5,7 @@ local function kept(key)
   local value = redis.call('GET', key)
   local h, e = {}, {}
   if value then
-    if string.byte(value) == 72 and #value >= HOLD_BYTES then -- H
+    if string.byte(value) == 76 and #value >= HOLD_BYTES then -- L
       local _, amount, _, _, tokens, key_us, account_us, day, month, free = struct.unpack(HOLD, value, 2)
       h = {amount, tokens, key_us, account_us, day, month, free >= 0 and free}
     else

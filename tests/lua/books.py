@@ -176,10 +176,10 @@ class Books:
         """What is kept of a request, by name; a dash, or -1, is nothing."""
         key = keyspace.hold(P, rid)
         value = await self.link.command("GET", key)
-        if value.startswith(b"H"):
+        if value.startswith(b"L"):
             numbers = map(int, holds.NUMBERS.unpack_from(value, 1))
             keep, *who, facts = value[1 + holds.NUMBERS.size :].decode().split(" ", 4)
-            named = {"st": "H", "keep": keep, "who": " ".join(who), "facts": facts}
+            named = {"st": "L", "keep": keep, "who": " ".join(who), "facts": facts}
             named |= {name: str(number) for name, number in zip(HELD, numbers, strict=True)}
         else:
             named = dict(zip(ENDED, value.decode().split(" "), strict=False))

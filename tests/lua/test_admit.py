@@ -36,7 +36,7 @@ async def test_ok_holds_the_money(books: Books) -> None:
     assert await books.picture() == changed(
         before,
         hold__r1={
-            "st": "H", "n": "1", "amt": str(3 * USD), "at": now, "used": "0", "tokens": "7", "lus": "0", "aus": "0",
+            "st": "L", "n": "1", "amt": str(3 * USD), "at": now, "used": "0", "tokens": "7", "lus": "0", "aus": "0",
             **periods, "keep": "5", "who": "acc key line", "facts": "facts",
         },
         due={"r1": reply.at_us + hot.LEASE_US},

@@ -46,7 +46,7 @@ async def test_a_free_one_changes_what_any_other_does_but_money(two: Books) -> N
     assert await two.picture() == changed(
         before,
         hold__r1={
-            "st": "H", "n": "2", "amt": "0", "at": now, "used": "0", "tokens": "7", "lus": "0", "aus": "0", **periods,
+            "st": "L", "n": "2", "amt": "0", "at": now, "used": "0", "tokens": "7", "lus": "0", "aus": "0", **periods,
             "keep": "5", "who": "acc key line", "facts": "facts", "free": line["month"],
         },
         due={"r1": reply.at_us + hot.LEASE_US},

@@ -98,6 +98,23 @@ async def test_adopt_of_a_late_event_counts_for_the_caps_of_its_admit(books: Boo
     )
 
 
+@pytest.mark.parametrize(("day", "month"), [(1, 0), (1, 1)])
+@pytest.mark.parametrize("swept", [False, True])
+async def test_adopt_leaves_the_caps_of_a_newer_period_alone(books: Books, swept: bool, day: int, month: int) -> None:
+    await books.admitted("r1", 100)
+    if swept:
+        await books.abandon()
+    await books.add(LINE, "day", day)
+    await books.add(LINE, "month", month)
+    await books.set(LINE, rt=5, tt=6, dsum=7, msum=700)
+    await hot.reopen(books.link, P, "take", term=2)
+    before = await books.picture()
+    assert await adopt(books, 30)
+    msum = 700 if month else 730 - (0 if swept else 100)
+    changes = {"live": "0", "msum": str(msum)}
+    assert (await books.picture())["line:line"] == changed(before, line__line=changes)["line:line"]
+
+
 async def test_after_adoption_a_settle_is_a_repeat_and_after_an_abandoned_one_late(bare: Books) -> None:
     await hot.reopen(bare.link, P, "take", term=1)
     await adopt(bare, 30)

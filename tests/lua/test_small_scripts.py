@@ -271,3 +271,24 @@ async def test_look_sees_nothing_where_nothing_is(books: Books) -> None:
     assert await hot.look(books.link, P, "nobody") == hot.Seen(1, [None] * 10, [None] * 3)
     await books.key(version=2, acct="gone")
     assert (await hot.look(books.link, P, "key")).account == [None] * 3
+
+
+FORMER = "H 1 1000000 1700000000000000 0 100 6 6 20000 24000 - hold acc key line facts of an earlier build's request"
+
+
+@pytest.mark.parametrize("value", ["text", "L" + "x" * 79, FORMER], ids=["text", "cut short", "of an earlier build"])
+@pytest.mark.parametrize("call", ["admit", "settle", "progress", "sweep", "adopt"])
+async def test_a_hold_that_cannot_be_read_moves_no_money(books: Books, call: str, value: str) -> None:
+    await books.admitted("r1")
+    await books.make_due()
+    await books.link.command("SET", hold_key(), value)
+    if call == "adopt":
+        await hot.reopen(books.link, P, "take", term=2)
+    dump = [await books.link.command("DUMP", key) for key in (META, ACCOUNT, LINE, hold_key(), DUE)]
+    if call == "adopt":
+        asked = hot.adopt(books.link, books.place, "r1", abandoned=False, charge_nanos=1, shortfall_nanos=0)
+    else:
+        asked = getattr(books, call)()
+    with pytest.raises(ResponseError, match="EHOLD"):
+        await asked
+    assert [await books.link.command("DUMP", key) for key in (META, ACCOUNT, LINE, hold_key(), DUE)] == dump
