@@ -104,6 +104,7 @@ async def test_poison_is_parked_with_its_bytes_and_holds_nobody_up(ledger: Ledge
     assert [d["raw"].get("event") for d in dead] == [b"\xff\x00 no json", ledger.facts(usage={"output": 10**30}), None]
     assert all(d["stream"] == USAGE and d["reason"] for d in dead)
     assert b"b" in dead[2]["raw"].values()
+    assert [(d.get("epoch"), d.get("seq")) for d in dead] == [(1, 2), (1, 3), (None, None)]  # so they are no gaps
     report = await ledger.audit()
     assert (report.dead_events, report.agrees) == (3, False)
 
