@@ -98,6 +98,8 @@ async def _pages(redis: Caller, partition: str) -> AsyncIterator[list[dict[bytes
 def _document(partition: str, fields: dict[bytes, bytes]) -> Document | None:
     make = debits.document if is_debit(fields) else events.document
     try:
-        return make(partition, fields)
+        document = make(partition, fields)
+        events.encoded(document)
     except events.Unreadable:
         return None  # the consumer will park it
+    return document

@@ -17,7 +17,7 @@ from ledger.events import Unreadable
 from ledger.hot import Debited, Old, Refused
 from ledger.link import Caller
 from ledger.money import MAX_NANOS
-from ledger.postings import Posting
+from ledger.postings import Posting, day_of
 from ledger.sequence import Point
 
 
@@ -47,7 +47,7 @@ def document(partition: str, entry: dict[bytes, bytes]) -> Document:
         "_id": debit_id,
         "end": "debit",
         "at": at,
-        "day": at.strftime("%Y-%m-%d"),
+        "day": day_of(posting.at_us),
         "partition": partition,
         "account": facts.account,
         "kind": facts.kind,

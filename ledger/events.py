@@ -8,10 +8,11 @@ import bson
 import msgspec
 from bson.errors import BSONError
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 
 from ledger.facts import Facts
 from ledger.money import MAX_NANOS
-from ledger.postings import Posting
+from ledger.postings import Posting, day_of
 
 
 class Unreadable(Exception):
@@ -19,6 +20,7 @@ class Unreadable(Exception):
 
 
 _decoder = msgspec.json.Decoder(Facts)
+_INT64 = ("charge_nanos", "shortfall_nanos", "spent_after_nanos", "quote_nanos", "admitted_us")
 _ENDS = ("settled", "voided", "abandoned", "late", "orphan")
 # What a charge was for. Not in it: seq, epoch, time and end, which differ when a lost event is posted again.
 _CHARGED_FOR = (
@@ -44,23 +46,29 @@ def document(partition: str, entry: dict[bytes, bytes]) -> dict[str, Any]:
     fields |= {"epoch": posting.epoch, "seq": posting.seq, "spent_after_nanos": posting.spent_after_nanos}
     fields |= {"charge_nanos": charge, "shortfall_nanos": shortfall}
     digest = _digest(fields)
-    fields = {name: Int64(value) if name.endswith("_nanos") else value for name, value in fields.items()}
-    made = {
+    for name in _INT64:
+        fields[name] = Int64(fields[name])
+    return {
         "_id": ids_of(rid)[end == "late"],
         "request_id": rid,
         "end": end,
         "at": at,
-        "day": at.strftime("%Y-%m-%d"),
+        "day": day_of(posting.at_us),
         "partition": partition,
         **fields,
-        "admitted_us": Int64(facts.admitted_us),
         "digest": digest,
     }
+
+
+def encoded(document: dict[str, Any]) -> RawBSONDocument:
+    """A document as MongoDB takes it; Unreadable if it has what BSON cannot say, so that it does not keep the others out.
+
+    That is a number beyond 64 bits, a name with a NUL, half a surrogate pair.
+    """
     try:
-        bson.encode(made)  # a number beyond 64 bits, a name with a NUL: one such event must not keep the others out
+        return RawBSONDocument(bson.encode(document))
     except (BSONError, OverflowError, ValueError) as error:
         raise Unreadable(type(error).__name__) from None
-    return made
 
 
 def ids_of(rid: str) -> list[str]:

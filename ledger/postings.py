@@ -1,9 +1,13 @@
 """What a script says of money that it moved: the `posted` text of an entry of the usage stream (`lua/prelude_event.lua`)."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Self
 
 import msgspec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US = 86_400_000_000
 
 
 class Posting(msgspec.Struct, frozen=True, gc=False):
@@ -35,10 +39,18 @@ class Posting(msgspec.Struct, frozen=True, gc=False):
         return " ".join(map(str, (self.end, *numbers, *rest)))
 
     def time(self) -> datetime:
-        """When, to the millisecond that MongoDB keeps; OverflowError, OSError or ValueError if that is no date."""
-        return datetime.fromtimestamp(self.at_us // 1_000_000, UTC).replace(
-            microsecond=self.at_us % 1_000_000 // 1000 * 1000
-        )
+        """When, to the millisecond that MongoDB keeps; OverflowError if that is no date."""
+        return _EPOCH + timedelta(milliseconds=self.at_us // 1000)
+
+
+def day_of(at_us: int) -> str:
+    """The UTC day of a time, as the books write it."""
+    return _day(at_us // _DAY_US)
+
+
+@lru_cache(maxsize=4)
+def _day(number: int) -> str:
+    return (_EPOCH + timedelta(days=number)).strftime("%Y-%m-%d")
 
 
 def is_debit(entry: dict[bytes, bytes]) -> bool:
