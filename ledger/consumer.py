@@ -31,10 +31,18 @@ Entry = tuple[str, bytes, dict[bytes, bytes]]
 
 
 class Row(NamedTuple):
-    """A document, and the bytes of it that MongoDB is given: encoding is a third of what an event costs."""
+    """An entry, its document, and the bytes of it that MongoDB is given: encoding is a third of what an event costs."""
 
+    entry: Entry
     document: Document
     raw: RawBSONDocument
+
+
+class Parked(NamedTuple):
+    """An entry that is no event to keep, and what `dead_events` has of it."""
+
+    entry: Entry
+    document: Document
 
 
 class BrakePulled(Exception):
@@ -61,8 +69,7 @@ class Consumer:
         lag_s = 0.0
         if entries:
             async with self.writing:
-                await self._write(entries)
-            await self._delete(entries)
+                await self._move(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
             lag_s = max(time.time() - oldest_ms / 1000, 0)
         metrics.LAG_SECONDS.set(lag_s)
@@ -89,45 +96,58 @@ class Consumer:
             await asyncio.sleep(POLL_S)
         return found
 
-    async def _write(self, entries: list[Entry]) -> None:
-        rows: list[Row] = []
-        unreadable: list[Document] = []
-        conflicts: list[Document] = []
-        writing: asyncio.Task[list[Document]] | None = None
+    async def _move(self, entries: list[Entry]) -> None:
+        """Piece by piece: of a long batch that a dying worker leaves unfinished, what was written need not come again."""
+        unreadable: list[Parked] = []
+        conflicts: list[Parked] = []
+        before: list[Row] = []
+        writing: asyncio.Task[list[Parked]] | None = None
         try:
             for start in range(0, len(entries), _PIECE):
-                piece = self._rows(entries[start : start + _PIECE], unreadable)
+                rows = self._rows(entries[start : start + _PIECE], unreadable)
                 if len(unreadable) >= BRAKE:
                     raise BrakePulled(len(unreadable))
                 if writing is not None:
                     conflicts += await writing
-                writing = asyncio.create_task(self._keep(piece))
-                await asyncio.sleep(0)  # it leaves now: MongoDB writes while the next piece is made
-                rows += piece
+                writing = asyncio.create_task(self._keep(rows))
+                await asyncio.sleep(0)  # it leaves now: meanwhile the last piece is deleted and the next is made
+                await self._leave(before, conflicts)
+                before = rows
         finally:
             if writing is not None:
                 conflicts += await writing
-        for document in (*unreadable, *conflicts):
+        await self._leave(before, conflicts)
+        await self._park([*unreadable, *conflicts])
+
+    async def _leave(self, rows: list[Row], conflicts: list[Parked]) -> None:
+        """MongoDB has these, but for the conflicts among them: they go from their streams."""
+        await self._adopt_beyond([row.document for row in rows])
+        differ = {(parked.entry[0], parked.entry[1]) for parked in conflicts}
+        await self._delete([row.entry for row in rows if (row.entry[0], row.entry[1]) not in differ])
+
+    async def _park(self, parked: list[Parked]) -> None:
+        for entry, document in parked:
             await self._cold.dead_events.update_one({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
             log.get().error("event_parked", code=document["reason"], partition=document["stream"])
-        await self._adopt_beyond([row.document for row in rows])
+            await self._delete([entry])
 
-    def _rows(self, entries: list[Entry], unreadable: list[Document]) -> list[Row]:
+    def _rows(self, entries: list[Entry], unreadable: list[Parked]) -> list[Row]:
         """What MongoDB is to keep of these; what cannot be read is added to `unreadable`, with its bytes."""
         rows = []
-        for stream, entry_id, fields in entries:
+        for entry in entries:
+            stream, entry_id, fields = entry
             try:
                 document = self._document(_partition(stream), fields)
-                rows.append(Row(document, events.encoded(document)))
+                rows.append(Row(entry, document, events.encoded(document)))
             except events.Unreadable as error:
-                unreadable.append(_dead(stream, entry_id, fields, str(error)))
+                unreadable.append(Parked(entry, _dead(stream, entry_id, fields, str(error))))
         return rows
 
-    async def _keep(self, rows: list[Row]) -> list[Document]:
+    async def _keep(self, rows: list[Row]) -> list[Parked]:
         """Write a piece of a batch; the conflicts in it."""
         usage = [row for row in rows if row.document["end"] != "debit"]
         taken = [row for row in rows if row.document["end"] == "debit"]
-        conflicts: list[Document] = []
+        conflicts: list[Parked] = []
         for collection, some in ((self._cold.usage, usage), (self._cold.debits, taken)):
             if some:
                 conflicts += await self._insert(collection, some)
@@ -150,7 +170,7 @@ class Consumer:
             if closed := {epoch for epoch in seen if epoch < int(now_open or 0)}:
                 await reopen.adopt_beyond(self._cold, self._link, partition, closed)
 
-    async def _insert(self, collection: Collection, rows: list[Row]) -> list[Document]:
+    async def _insert(self, collection: Collection, rows: list[Row]) -> list[Parked]:
         """Write the batch; the conflicts in it. Anything but a duplicate key is raised, and the batch comes again."""
         try:
             await collection.insert_many([row.raw for row in rows], ordered=False)
@@ -158,13 +178,20 @@ class Consumer:
             problems = error.details["writeErrors"]
             if error.details["writeConcernErrors"] or any(p["code"] != DUPLICATE_KEY for p in problems):
                 raise
-            again = [rows[p["index"]].document for p in problems]
-            ids = [document["_id"] for document in again]
+            again = [rows[p["index"]] for p in problems]
+            ids = [row.document["_id"] for row in again]
             places = {"digest": 1, "epoch": 1, "seq": 1}
             kept = {d["_id"]: d async for d in collection.find({"_id": {"$in": ids}}, places)}
-            conflicts = [d for d in again if d["_id"] not in kept or kept[d["_id"]]["digest"] != d["digest"]]
-            await self._note_reposted([d for d in again if d not in conflicts and _moved(d, kept[d["_id"]])])
-            return [_conflict(d) for d in conflicts]
+            conflicts: list[Parked] = []
+            reposted: list[Document] = []
+            for entry, document, _ in again:
+                there = kept.get(document["_id"])
+                if there is None or there["digest"] != document["digest"]:
+                    conflicts.append(Parked(entry, _conflict(document)))
+                elif _moved(document, there):
+                    reposted.append(document)
+            await self._note_reposted(reposted)
+            return conflicts
         return []
 
     async def _note_reposted(self, documents: list[Document]) -> None:
@@ -175,7 +202,7 @@ class Consumer:
             await self._cold.reposted.update_one({"_id": _id}, {"$setOnInsert": number}, upsert=True)
 
     async def _delete(self, entries: list[Entry]) -> None:
-        """MongoDB has them; whatever is not deleted is read, and found there, once more."""
+        """Whatever is not deleted is read, and found in MongoDB, once more."""
         by_stream: dict[str, list[bytes]] = {}
         for stream, entry_id, _ in entries:
             by_stream.setdefault(stream, []).append(entry_id)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo.errors import ConnectionFailure
 
 from ledger import audit, consumer, hot, keyspace, publish, reopen, sweeper
 from ledger.cold import ColdBook
-from ledger.consumer import BrakePulled
+from ledger.consumer import BrakePulled, Parked, Row
 from ledger.hot import Fenced
 from ledger.lines import InUse
 from ledger.link import Link, client
@@ -51,7 +52,7 @@ async def test_a_consumer_that_died_before_its_write_is_followed_by_one_that_rea
 async def test_a_crash_between_write_and_deletion_books_nothing_twice(ledger: Ledger) -> None:
     await ledger.charge("r1", "r2")
     moving = ledger.consumer()
-    await moving._write(await moving._wait())
+    await moving._keep(moving._rows(await moving._wait(), []))
     before = await ledger.kept()
     assert (len(before), await ledger.waiting()) == (2, 2)
     assert await ledger.move() == 2
@@ -62,10 +63,34 @@ async def test_a_crash_in_the_middle_of_the_deletion_leaves_nothing_behind(ledge
     await ledger.charge("r1", "r2", "r3")
     moving = ledger.consumer()
     entries = await moving._wait()
-    await moving._write(entries)
+    await moving._keep(moving._rows(entries, []))
     await ledger.link.command("XDEL", USAGE, entries[1][1])
     assert await ledger.move() == 2
     assert (len(await ledger.kept()), await ledger.waiting(), await ledger.dead()) == (3, 0, [])
+
+
+async def test_what_was_written_of_a_long_batch_need_not_come_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed again and again before it has finished a batch gets on all the same."""
+    monkeypatch.setattr(consumer, "_PIECE", 2)
+    await ledger.charge(*(f"r{n}" for n in range(6)))
+    moving = ledger.consumer()
+    keep, pieces = moving._keep, 0
+
+    async def dies_in_the_third(rows: list[Row]) -> list[Parked]:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3:
+            raise ConnectionFailure("MongoDB is gone")
+        return await keep(rows)
+
+    monkeypatch.setattr(moving, "_keep", dies_in_the_third)
+    with pytest.raises(ConnectionFailure):
+        await moving.step()
+    assert (len(await ledger.kept()), await ledger.waiting()) == (4, 2)
+    assert await ledger.move() == 2
+    assert (len(await ledger.kept()), await ledger.waiting(), await ledger.dead()) == (6, 0, [])
 
 
 async def test_two_workers_at_once_book_nothing_twice(ledger: Ledger) -> None:
