@@ -20,10 +20,15 @@ from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
 from ledger.link import Caller, StoreUnavailable
 from ledger.postings import Posting, is_debit
 
-BATCH = 200  # of each stream
+_OF_EACH = 200  # stream
+_AT_ONCE = (
+    8_000  # entries while there is a backlog: their first piece is written soon, also if the worker does not live long
+)
 BLOCK_MS = 500
 POLL_S = 0.05
-BRAKE = 100  # unreadable events in one batch: more than bad luck, so stop instead of parking everything
+BRAKE = (
+    100  # unreadable events without a clean batch between: more than bad luck, so stop instead of parking everything
+)
 _BEGINNING = "0"
 _PIECE = 500  # of a batch that MongoDB is given at once
 
@@ -61,12 +66,15 @@ class Consumer:
         self._link = link
         self._reader = reader
         self.writing = asyncio.Lock()  # whoever sums up what MongoDB has holds it, so that no batch arrives half-way
+        self._behind = True  # as far as is known
+        self._unreadable = 0  # in batches since the last one that had none
         self.open_days: dict[str, str] = {}  # per partition, the first day that is not sealed
 
     async def step(self) -> int:
         """Move one batch; how many events it had. Waits up to BLOCK_MS when there are none."""
         entries = await (self._wait() if self._reader is not None else self._poll())
         lag_s = 0.0
+        self._behind = len(entries) >= _AT_ONCE // 2
         if entries:
             async with self.writing:
                 await self._move(entries)
@@ -75,17 +83,27 @@ class Consumer:
         metrics.LAG_SECONDS.set(lag_s)
         return len(entries)
 
+    async def _of_each(self) -> int:
+        """How many entries of a stream to ask for: few of each if there is a backlog and many have some."""
+        if not self._behind:
+            return _OF_EACH
+        keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
+        waiting = await asyncio.gather(*(self._link.command("XLEN", key, key=key) for key in keys))
+        busy = sum(1 for length in waiting if length)
+        return min(max(_AT_ONCE // max(busy, 1), 1), _OF_EACH)
+
     async def _wait(self) -> list[Entry]:
         assert self._reader is not None
         streams: Any = dict.fromkeys(map(keyspace.usage, keyspace.PARTITIONS), _BEGINNING)
+        count = await self._of_each()
         try:
-            return _entries(await self._reader.xread(streams, count=BATCH, block=BLOCK_MS))
+            return _entries(await self._reader.xread(streams, count=count, block=BLOCK_MS))
         except RuntimeError as error:  # what uvloop calls a write to a connection that was reset meanwhile
             raise StoreUnavailable("the reader's connection is closed") from error
 
     async def _poll(self) -> list[Entry]:
         keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
-        read = ("XREAD", "COUNT", BATCH, "STREAMS")
+        read = ("XREAD", "COUNT", await self._of_each(), "STREAMS")
         replies = await asyncio.gather(*(self._link.command(*read, key, _BEGINNING, key=key) for key in keys))
         found: list[Entry] = []
         for reply in replies:
@@ -105,8 +123,8 @@ class Consumer:
         try:
             for start in range(0, len(entries), _PIECE):
                 rows = self._rows(entries[start : start + _PIECE], unreadable)
-                if len(unreadable) >= BRAKE:
-                    raise BrakePulled(len(unreadable))
+                if self._unreadable + len(unreadable) >= BRAKE:
+                    raise BrakePulled(self._unreadable + len(unreadable))
                 if writing is not None:
                     conflicts += await writing
                 writing = asyncio.create_task(self._keep(rows))
@@ -118,6 +136,7 @@ class Consumer:
                 conflicts += await writing
         await self._leave(before, conflicts)
         await self._park([*unreadable, *conflicts])
+        self._unreadable = self._unreadable + len(unreadable) if unreadable else 0
 
     async def _leave(self, rows: list[Row], conflicts: list[Parked]) -> None:
         """MongoDB has these, but for the conflicts among them: they go from their streams."""

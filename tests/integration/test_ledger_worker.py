@@ -16,7 +16,7 @@ from ledger.lines import InUse
 from ledger.link import Link, client
 from ledger.vault import Vault
 from tests.conftest import valkey
-from tests.entries import changed
+from tests.entries import changed, entry
 from tests.integration.ledger_books import PLACE, Ledger, P
 
 META, ACCOUNT, USAGE, DUE = keyspace.meta(P), keyspace.account(P, "acc"), keyspace.usage(P), keyspace.due(P)
@@ -91,6 +91,30 @@ async def test_what_was_written_of_a_long_batch_need_not_come_again(
     assert (len(await ledger.kept()), await ledger.waiting()) == (4, 2)
     assert await ledger.move() == 2
     assert (len(await ledger.kept()), await ledger.waiting(), await ledger.dead()) == (6, 0, [])
+
+
+async def test_a_batch_of_a_backlog_has_few_of_each_stream(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backlog over all partitions was once read in one piece, and a worker that died within a second never got on."""
+    monkeypatch.setattr(consumer, "_AT_ONCE", 8)
+    for partition, count in (("00", 5), ("01", 5), ("02", 5), ("03", 13)):
+        for seq in range(count):
+            made = entry(ledger.facts(), seq=seq + 1, rid=f"{partition}-{seq}")
+            await ledger.reader.xadd(keyspace.usage(partition), made)  # type: ignore[arg-type]
+    moving = ledger.consumer()
+    assert [await moving.step() for _ in range(5)] == [8, 8, 5, 7, 0]
+    assert len(await ledger.kept()) == 28
+
+
+async def test_the_brake_counts_over_the_batches_of_a_backlog(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "_AT_ONCE", 40)
+    for _ in range(consumer.BRAKE):
+        await ledger.reader.xadd(USAGE, {b"new": b"format"})
+    moving = ledger.consumer()
+    assert [await moving.step(), await moving.step()] == [40, 40]
+    for _ in range(2):
+        with pytest.raises(BrakePulled):
+            await moving.step()
+    assert (len(await ledger.dead()), await ledger.waiting()) == (80, 20)
 
 
 async def test_two_workers_at_once_book_nothing_twice(ledger: Ledger) -> None:
