@@ -20,15 +20,11 @@ from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
 from ledger.link import Caller, StoreUnavailable
 from ledger.postings import Posting, is_debit
 
-_OF_EACH = 200  # stream
-_AT_ONCE = (
-    8_000  # entries while there is a backlog: their first piece is written soon, also if the worker does not live long
-)
+_OF_A_STREAM = 200  # entries that are read at once
+_OF_A_BACKLOG = 8_000  # the same, over all streams: a worker that dies soon has written the first of them
 BLOCK_MS = 500
 POLL_S = 0.05
-BRAKE = (
-    100  # unreadable events without a clean batch between: more than bad luck, so stop instead of parking everything
-)
+BRAKE = 100  # unreadable events, no batch without one between them: more than bad luck, so stop instead of parking all
 _BEGINNING = "0"
 _PIECE = 500  # of a batch that MongoDB is given at once
 
@@ -51,7 +47,7 @@ class Parked(NamedTuple):
 
 
 class BrakePulled(Exception):
-    """Too many events of a batch cannot be read: a release that does not fit, not a damaged entry."""
+    """Too many events in a row of batches cannot be read: a release that does not fit, not a damaged entry."""
 
 
 class Consumer:
@@ -66,36 +62,37 @@ class Consumer:
         self._link = link
         self._reader = reader
         self.writing = asyncio.Lock()  # whoever sums up what MongoDB has holds it, so that no batch arrives half-way
-        self._behind = True  # as far as is known
-        self._unreadable = 0  # in batches since the last one that had none
+        self._behind = True  # there may be a backlog: a worker begins, or the last batch failed or was large
+        self._unreadable = 0  # since the last batch that had none
         self.open_days: dict[str, str] = {}  # per partition, the first day that is not sealed
 
     async def step(self) -> int:
         """Move one batch; how many events it had. Waits up to BLOCK_MS when there are none."""
         entries = await (self._wait() if self._reader is not None else self._poll())
         lag_s = 0.0
-        self._behind = len(entries) >= _AT_ONCE // 2
         if entries:
             async with self.writing:
                 await self._move(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
             lag_s = max(time.time() - oldest_ms / 1000, 0)
+        self._behind = len(entries) >= _OF_A_BACKLOG // 2
         metrics.LAG_SECONDS.set(lag_s)
         return len(entries)
 
-    async def _of_each(self) -> int:
+    async def _count(self) -> int:
         """How many entries of a stream to ask for: few of each if there is a backlog and many have some."""
-        if not self._behind:
-            return _OF_EACH
+        behind, self._behind = self._behind, True  # until this batch has gone well
+        if not behind:
+            return _OF_A_STREAM
         keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
         waiting = await asyncio.gather(*(self._link.command("XLEN", key, key=key) for key in keys))
         busy = sum(1 for length in waiting if length)
-        return min(max(_AT_ONCE // max(busy, 1), 1), _OF_EACH)
+        return min(max(_OF_A_BACKLOG // max(busy, 1), 1), _OF_A_STREAM)
 
     async def _wait(self) -> list[Entry]:
         assert self._reader is not None
         streams: Any = dict.fromkeys(map(keyspace.usage, keyspace.PARTITIONS), _BEGINNING)
-        count = await self._of_each()
+        count = await self._count()
         try:
             return _entries(await self._reader.xread(streams, count=count, block=BLOCK_MS))
         except RuntimeError as error:  # what uvloop calls a write to a connection that was reset meanwhile
@@ -103,7 +100,7 @@ class Consumer:
 
     async def _poll(self) -> list[Entry]:
         keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
-        read = ("XREAD", "COUNT", await self._of_each(), "STREAMS")
+        read = ("XREAD", "COUNT", await self._count(), "STREAMS")
         replies = await asyncio.gather(*(self._link.command(*read, key, _BEGINNING, key=key) for key in keys))
         found: list[Entry] = []
         for reply in replies:
@@ -124,7 +121,8 @@ class Consumer:
             for start in range(0, len(entries), _PIECE):
                 rows = self._rows(entries[start : start + _PIECE], unreadable)
                 if self._unreadable + len(unreadable) >= BRAKE:
-                    raise BrakePulled(self._unreadable + len(unreadable))
+                    self._unreadable += len(unreadable)  # it stays pulled until a batch has none
+                    raise BrakePulled(self._unreadable)
                 if writing is not None:
                     conflicts += await writing
                 writing = asyncio.create_task(self._keep(rows))

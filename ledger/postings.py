@@ -32,12 +32,6 @@ class Posting(msgspec.Struct, frozen=True, gc=False):
             end, int(seq), int(epoch), int(charge), int(short), int(hold), int(spent), int(at), bool(int(free)), rid
         )
 
-    def text(self) -> str:
-        """The `posted` of its entry."""
-        numbers = (self.seq, self.epoch, self.charge_nanos, self.shortfall_nanos, self.hold_nanos)
-        rest = (self.spent_after_nanos, self.at_us, int(self.free), self.id)
-        return " ".join(map(str, (self.end, *numbers, *rest)))
-
     def time(self) -> datetime:
         """When, to the millisecond that MongoDB keeps; OverflowError if that is no date."""
         return _EPOCH + timedelta(milliseconds=self.at_us // 1000)

@@ -15,14 +15,19 @@ def entry(event: bytes, **words: Any) -> dict[bytes, bytes]:
     return {b"posted": b" ".join(posted), b"event": event}
 
 
-def words(fields: dict[bytes, bytes]) -> dict[str, str]:
+def words(posted: str) -> dict[str, str]:
     """What `posted` says, by word."""
-    return dict(zip(WORDS, fields[b"posted"].decode().split(" ", 9), strict=True))
+    return dict(zip(WORDS, posted.split(" ", 9), strict=True))
 
 
 def changed(fields: dict[bytes, bytes], **changes: Any) -> dict[bytes, bytes]:
     """The entry with other words."""
-    return entry(fields[b"event"], **{**words(fields), **changes})
+    return entry(fields[b"event"], **{**words(fields[b"posted"].decode()), **changes})
+
+
+def flat(fields: dict[bytes, bytes]) -> list[bytes]:
+    """As XADD takes them."""
+    return [word for pair in fields.items() for word in pair]
 
 
 def _bytes(word: Any) -> bytes:

@@ -8,6 +8,7 @@ from ledger import keyspace
 from ledger.cold import ColdBook
 from ledger.link import Link
 from ledger.postings import Posting
+from tests.entries import entry, flat
 from tests.faults import oracle
 from tests.faults.options import Tally, asked
 from tests.faults.proxy import FaultProxy
@@ -58,8 +59,8 @@ async def _deletes(line: FaultProxy) -> None:
 async def _written(cold: ColdBook, redis: Link) -> int:
     """Events that MongoDB has and that are still in their streams."""
     streams = await asyncio.gather(*(redis.command("XRANGE", keyspace.usage(p), "-", "+") for p in keyspace.PARTITIONS))
-    entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for stream in streams for _, flat in stream]
-    rids = [Posting.read(entry).id for entry in entries]
+    entries = [dict(zip(words[::2], words[1::2], strict=True)) for stream in streams for _, words in stream]
+    rids = [Posting.read(each).id for each in entries]
     return await cold.usage.count_documents({"request_id": {"$in": rids}})
 
 
@@ -67,7 +68,7 @@ async def _conflicts(cold: ColdBook, redis: Link) -> int:
     """The same requests once more with another amount: each is parked with both, and the first stays as it is."""
     kept = await cold.usage.find({"end": "settled"}).limit(CONFLICTS).to_list()
     for event in kept:
-        await redis.command("XADD", keyspace.usage(event["partition"]), "*", *_entry(event))
+        await redis.command("XADD", keyspace.usage(event["partition"]), "*", *flat(_dearer(event)))
     await eventually(cold.dead_events.estimated_document_count, lambda count: count >= len(kept), seconds=30)
     await oracle.drained(redis)
     for event in kept:
@@ -75,20 +76,10 @@ async def _conflicts(cold: ColdBook, redis: Link) -> int:
     return await cold.dead_events.count_documents({"reason": "conflict"})
 
 
-def _entry(event: dict[str, Any]) -> list[str]:
+def _dearer(event: dict[str, Any]) -> dict[bytes, bytes]:
     """The stream entry of a document, a nano-dollar dearer."""
     facts = f'"account":"{event["account"]}","api_key":"{event["api_key"]}","model":"m","dialect":"openai"'
     text = "{" + facts + ',"endpoint":"chat","price_version":1,"streamed":false,"outcome":"complete"}'
-    posting = Posting(
-        end="settled",
-        seq=event["seq"],
-        epoch=event["epoch"],
-        charge_nanos=event["charge_nanos"] + 1,
-        shortfall_nanos=0,
-        hold_nanos=0,
-        spent_after_nanos=event["spent_after_nanos"],
-        at_us=int(event["at"].timestamp() * 1_000_000),
-        free=False,
-        id=event["request_id"],
-    )
-    return ["posted", posting.text(), "event", text]
+    place = {"seq": event["seq"], "epoch": event["epoch"], "rid": event["request_id"]}
+    money = {"charge": event["charge_nanos"] + 1, "spent": event["spent_after_nanos"]}
+    return entry(text.encode(), **place, **money, at=int(event["at"].timestamp() * 1_000_000))

@@ -1,30 +1,21 @@
 """The continuous audit, and what `weir audit` finds when one thing in either book was changed behind their backs."""
 
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson.int64 import Int64
-from redis.asyncio import Redis
 
 from ledger import keyspace, metrics, statements
 from ledger.auditor import Auditor
-from ledger.cold import ColdBook, now
-from ledger.link import Link, client
+from ledger.cold import now
 from tests.integration.ledger_books import Ledger, P
 
 ACCOUNT = keyspace.account(P, "acc")
 
 
-@pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
-    reader: Redis = client(redis_url)
-    made = Ledger(cold, opened, reader)
-    await made.customer(10**6)
-    yield made
-    await reader.aclose()
+CREDITED = 10**6
 
 
 @pytest.fixture

@@ -28,15 +28,6 @@ from weir.bundled import free_port
 META = keyspace.meta(P)
 
 
-@pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
-    reader = client(redis_url)
-    books = Ledger(cold, opened, reader)
-    await books.customer()
-    yield books
-    await reader.aclose()
-
-
 class Silent:
     """A flight that has nothing to report."""
 

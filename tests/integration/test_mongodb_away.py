@@ -1,11 +1,9 @@
 """MongoDB is away: nothing is lost, and nothing new is admitted once as much waits as was said may wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
 
 from ledger import audit, hot, keyspace, publish, reopen
 from ledger.cold import ColdBook
@@ -21,13 +19,7 @@ from weir.bundled import Mongod
 BOUND = 5
 
 
-@pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
-    reader: Redis = client(redis_url)
-    made = Ledger(cold, opened, reader)
-    await made.customer(10**6)
-    yield made
-    await reader.aclose()
+CREDITED = 10**6
 
 
 async def test_admits_stop_at_the_bound_and_settles_do_not(ledger: Ledger) -> None:

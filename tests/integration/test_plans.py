@@ -2,18 +2,15 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from bench.provider import Behaviour, ScriptedProvider
 from ledger import hot, keyspace, publish, reopen, statements
-from ledger.cold import ColdBook, now
+from ledger.cold import now
 from ledger.hot import Admitted
-from ledger.link import Link, client
 from ledger.vault import Vault
 from tests.integration.admin import serving
 from tests.integration.ledger_books import PLACE, Ledger, P
@@ -74,19 +71,18 @@ async def test_a_customer_without_money_is_served_what_is_free(stack: Stack) -> 
         assert (await post(stack, customer, model)).status_code == 402
 
 
+CREDITED = 10**6
+
+
 @pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
+async def ledger(ledger: Ledger) -> Ledger:
     """The ledger's account `acc` has three free requests a month."""
-    reader: Redis = client(redis_url)
-    made = Ledger(cold, opened, reader)
-    await made.customer(10**6)
     more = {"free_requests": 3, "version": 2, "name": "A", "email": None, "plan": None, "created_at": now()}
-    await cold.accounts.update_one({"_id": "acc"}, {"$set": more})
-    document = await cold.accounts.find_one({"_id": "acc"})
+    await ledger.cold.accounts.update_one({"_id": "acc"}, {"$set": more})
+    document = await ledger.cold.accounts.find_one({"_id": "acc"})
     assert document is not None
-    await publish.account(opened, document)
-    yield made
-    await reader.aclose()
+    await publish.account(ledger.link, document)
+    return ledger
 
 
 async def admit(ledger: Ledger, rid: str) -> Admitted:

@@ -1,30 +1,20 @@
 """An emptied Redis is refilled by absolute values: from statements, and the events since; nothing is counted twice."""
 
-from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
 
 import pytest
-from redis.asyncio import Redis
 
 from ledger import hot, keyspace, publish, rebuild, reopen, statements
 from ledger.auditor import Auditor
-from ledger.cold import ColdBook, now
+from ledger.cold import now
 from ledger.consumer import Consumer
 from ledger.hot import Ended, Offer, Refused, Versions
 from ledger.lease import Lease
 from ledger.lines import InUse
-from ledger.link import Link, client
 from tests.integration.ledger_books import PLACE, Ledger, P
 from weir import rebuilding
 
-
-@pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
-    reader: Redis = client(redis_url)
-    made = Ledger(cold, opened, reader)
-    await made.customer(10**6)
-    yield made
-    await reader.aclose()
+CREDITED = 10**6
 
 
 async def wipe(ledger: Ledger) -> None:

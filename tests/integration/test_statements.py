@@ -1,29 +1,20 @@
 """Statements: a day is sealed, stated once and only then given an end; a worker may die between any two steps."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from bson.int64 import Int64
-from redis.asyncio import Redis
 
 from ledger import audit, hot, keyspace, rebuild, statements
-from ledger.cold import ColdBook, Document, now
-from ledger.link import Link, client
-from tests.entries import entry
+from ledger.cold import Document, now
+from tests.entries import entry, flat
 from tests.integration.ledger_books import Ledger, P
 
 MODELS = ("m", "model.with.dots")
 
 
-@pytest.fixture
-async def ledger(cold: ColdBook, opened: Link, redis_url: str) -> AsyncIterator[Ledger]:
-    reader: Redis = client(redis_url)
-    made = Ledger(cold, opened, reader)
-    await made.customer(10**9)
-    yield made
-    await reader.aclose()
+CREDITED = 10**9
 
 
 def day(back: int, *, of: datetime | None = None) -> str:
@@ -171,7 +162,7 @@ async def test_what_comes_later_belongs_to_the_day_that_is_open(ledger: Ledger) 
     consumer.open_days[P] = day(0)
     yesterday_us = int((now() - timedelta(days=1)).timestamp()) * 1_000_000
     stray = entry(ledger.facts(), seq=2, rid="stray", spent=10, at=yesterday_us)
-    await ledger.link.command("XADD", keyspace.usage(P), "*", *(word for pair in stray.items() for word in pair))
+    await ledger.link.command("XADD", keyspace.usage(P), "*", *flat(stray))
     await ledger.move(consumer)
     kept = await ledger.cold.usage.find_one({"_id": "stray"})
     assert kept is not None

@@ -7,6 +7,7 @@ from ledger import holds, hot, keyspace
 from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
 from ledger.lines import InUse
 from ledger.link import Arg, Link, Script
+from tests import entries
 
 P = "5a"
 PLACE = Place(P, "acc", "key", "line")
@@ -227,11 +228,10 @@ class Books:
 
 def _event(flat: Any) -> dict[str, str]:
     """An entry of the usage stream, by short names; `free` only if it is."""
-    entry = _pairs(flat)
-    if "posted" not in entry:
-        return entry
-    names = ("end", "seq", "epoch", "charge", "short", "hold", "spent", "at", "free", "rid")
-    named = dict(zip(names, entry["posted"].split(" ", 9), strict=True)) | {"event": entry["event"]}
+    items = _pairs(flat)
+    if "posted" not in items:
+        return items
+    named = entries.words(items["posted"]) | {"event": items["event"]}
     return {name: value for name, value in named.items() if (name, value) != ("free", "0")}
 
 
