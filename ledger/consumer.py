@@ -120,7 +120,7 @@ class Consumer:
         try:
             for start in range(0, len(entries), _PIECE):
                 rows = self._rows(entries[start : start + _PIECE], unreadable)
-                if self._unreadable + len(unreadable) >= BRAKE:
+                if unreadable and self._unreadable + len(unreadable) >= BRAKE:
                     self._unreadable += len(unreadable)  # it stays pulled until a batch has none
                     raise BrakePulled(self._unreadable)
                 if writing is not None:

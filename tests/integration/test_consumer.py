@@ -88,6 +88,44 @@ async def test_a_batch_of_a_backlog_has_few_of_each_stream(ledger: Ledger, monke
     assert len(await ledger.kept()) == 28
 
 
+async def test_after_a_batch_that_failed_the_backlog_is_read_in_parts(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB was away for a while: all that waits by then is not read in one piece, either."""
+    monkeypatch.setattr(consumer, "_OF_A_BACKLOG", 4)
+    moving = ledger.consumer()
+    assert await moving.step() == 0
+    await ledger.charge(*(f"r{n}" for n in range(6)))
+    keep = moving._keep
+
+    async def fails(rows: list[Row]) -> list[Parked]:
+        raise ConnectionFailure(f"MongoDB is gone, with {len(rows)}")
+
+    monkeypatch.setattr(moving, "_keep", fails)
+    with pytest.raises(ConnectionFailure, match="with 6"):
+        await moving.step()
+    with pytest.raises(ConnectionFailure, match="with 4"):
+        await moving.step()
+    monkeypatch.setattr(moving, "_keep", keep)
+    assert [await moving.step() for _ in range(3)] == [4, 2, 0]
+
+
+async def test_a_pulled_brake_stays_pulled_by_whatever_is_left(ledger: Ledger) -> None:
+    entries = [await ledger.reader.xadd(USAGE, {b"new": b"format"}) for _ in range(consumer.BRAKE)]
+    moving = ledger.consumer()
+    with pytest.raises(BrakePulled):
+        await moving.step()
+    await ledger.reader.xdel(USAGE, *entries[1:])
+    with pytest.raises(BrakePulled):
+        await moving.step()
+    assert (await ledger.dead(), await ledger.waiting()) == ([], 1)
+    await ledger.reader.xdel(USAGE, entries[0])
+    await ledger.charge("r1")
+    assert await moving.step() == 1
+    await ledger.reader.xadd(USAGE, {b"new": b"format"})
+    assert (await moving.step(), len(await ledger.dead())) == (1, 1)
+
+
 async def test_the_brake_counts_over_the_batches_of_a_backlog(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "_OF_A_BACKLOG", 40)
     for _ in range(consumer.BRAKE):
