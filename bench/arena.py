@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from bench.contest import MODEL, Adapter, Contestant, Measure, Upstreams, Way
@@ -50,14 +50,21 @@ class Arena:
         return [name for name, one in self.contestants.items() if (slow or not one.slow) and (direct or name != DIRECT)]
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[Contestant]:
-        """This one is awake, the others that can rest do, and no ledger works on what came before."""
+    def turn(self, name: str, *, with_ledger: bool = False) -> Iterator[Contestant]:
+        """This one is awake and the others that can rest do.
+
+        So does Weir's ledger, as if it had a machine of its own: two cores have no room for it beside the gateway, Redis,
+        the upstream and the load. What waits for it then, it writes before the next turn begins. `with_ledger`: it is at
+        work meanwhile, on the core of Redis.
+        """
         self.stack.wait_until_drained()
+        asleep = nullcontext() if with_ledger else self.stack.ledger_asleep()
         chosen = self.contestants[name]
         if chosen.rests:
             _each(chosen, "resume")
         try:
-            yield chosen
+            with asleep:
+                yield chosen
         finally:
             if chosen.rests:
                 _each(chosen, "suspend")

@@ -66,7 +66,7 @@ FIGURES = (
     Figure("CPU per relayed stream chunk / a bare asyncio writer's", "x", _chunk, 2.5, 1.6),
     Figure("memory per open stream, 2,000 on one worker", "KB", _of(plan.OPEN, "kb"), 40, 20),
     Figure("idle worker, resident", "MB", _of(plan.START, "rss_mb"), 80, 55),
-    Figure("Redis CPU per request, with the ledger's reading", "us", _of(plan.MAIN, "redis_us"), 80, 55),
+    Figure("Redis CPU per request, with the ledger's reading", "us", _of(plan.WITH_LEDGER, "redis_us"), 80, 55),
     Figure("Redis CPU of admit and settle, by its own statistics", "us", _of(plan.SCRIPTS, "scripts_us"), 80, 55),
     Figure(
         "events/s that one ledger worker writes to MongoDB", "", _of(plan.DRAIN, "events_per_s"), 8_000, 20_000, True

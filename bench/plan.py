@@ -16,6 +16,7 @@ CHUNKS = "stream"
 LARGE = "200 KB prompts"
 MAIN = "64 connections"
 ALONE = "1 connection"
+WITH_LEDGER = f"{MAIN}, the ledger at work"
 MANY = "many keys"
 DRAIN = "ledger"
 SCRIPTS = "admit and settle"
@@ -41,8 +42,10 @@ FULL: tuple[Scenario, ...] = (
     Start(START, rounds=5),
     _SCRIPTS,
     Crowd(MAIN, connections=64, seconds=6, rounds=5),
+    Crowd(WITH_LEDGER, connections=64, seconds=6, rounds=3, with_ledger=True),
     _SCRIPTS,
     Crowd(ALONE, connections=1, seconds=3, rounds=5, direct=True),
+    Crowd(f"{ALONE}, the ledger at work", connections=1, seconds=3, rounds=3, with_ledger=True),
     Crowd("8 connections", connections=8, seconds=4, rounds=3),
     _SCRIPTS,
     Crowd("512 connections", connections=512, seconds=6, rounds=3),
@@ -62,6 +65,7 @@ QUICK: tuple[Scenario, ...] = (
     Start(START, rounds=1),
     Crowd(MAIN, connections=64, seconds=2, rounds=2),
     Crowd(ALONE, connections=1, seconds=1, rounds=2, direct=True),
+    Crowd(f"{ALONE}, the ledger at work", connections=1, seconds=1, rounds=2, with_ledger=True),
     Crowd(LARGE, connections=64, seconds=2, rounds=1, size=200_000, slow=False),
     Chunks(CHUNKS, streams=100, chunks=50, pace_ms=20, rounds=1),
     Scripts(SCRIPTS, requests=4_000, at_once=16, rounds=2),

@@ -63,6 +63,18 @@ class Stack:
     def ledger(self) -> list[psutil.Process]:
         return [process for process in family(self._root) if process.cmdline()[1:3] == ["-m", "ledger"]]
 
+    @contextmanager
+    def ledger_asleep(self) -> Iterator[None]:
+        """It is stopped (SIGSTOP): events wait in Redis."""
+        asleep = self.ledger()
+        for process in asleep:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in asleep:
+                process.resume()
+
     def waiting(self) -> int:
         """Events that wait for MongoDB, and holds of requests that have not ended."""
         asked = self._redis.pipeline(transaction=False)

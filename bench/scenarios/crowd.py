@@ -22,13 +22,17 @@ class Crowd(NamedTuple):
     size: int = 0
     direct: bool = False
     slow: bool = True
+    with_ledger: bool = False
+    """Weir alone, its ledger and MongoDB at work on the core of Redis; else they have nothing to do meanwhile."""
 
     def who(self, arena: Arena) -> list[str]:
+        if self.with_ledger:
+            return [weir.NAME]
         return arena.names(slow=self.slow, direct=self.direct)
 
     def measure(self, arena: Arena, name: str) -> dict[str, float]:
         stores = arena.stack.redis_server() if name == weir.NAME else []
-        with arena.turn(name) as contestant:
+        with arena.turn(name, with_ledger=self.with_ledger) as contestant:
             before, cpu_before, answered_before = cpu_s(stores), cpu_s(contestant.processes), arena.shared.read()
             sample = closed.run(contestant, seconds=self.seconds, connections=self.connections, size=self.size)
             used = cpu_s(stores) - before

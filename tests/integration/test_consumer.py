@@ -160,6 +160,27 @@ async def test_the_same_event_again_is_success_and_another_one_a_conflict(ledger
     assert await ledger.waiting() == 0
 
 
+async def test_a_conflict_stays_in_its_stream_until_it_is_parked(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB takes the events of a batch and is gone before the conflict: neither of the two that differ may be lost."""
+    await ledger.charge("r1")
+    [(_, fields)] = await ledger.reader.xrange(USAGE)  # type: ignore[misc]
+    await ledger.move()
+    await ledger.reader.xadd(USAGE, changed(fields, charge=6))  # type: ignore[arg-type]
+    moving = ledger.consumer()
+
+    async def fails(parked: list[Parked]) -> None:
+        raise ConnectionFailure(f"MongoDB is gone, with {len(parked)}")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(moving, "_park", fails)
+        with pytest.raises(ConnectionFailure, match="with 1"):
+            await moving.step()
+    assert (await ledger.waiting(), await ledger.dead()) == (1, [])
+    assert (await moving.step(), await ledger.waiting(), len(await ledger.dead())) == (1, 0, 1)
+
+
 async def test_poison_is_parked_with_its_bytes_and_holds_nobody_up(ledger: Ledger) -> None:
     await ledger.charge("r1")
     await ledger.admit("r2")
