@@ -64,6 +64,18 @@ class Cycle:
         self.body.clear()
         return body
 
+    def push(self, body: bytes) -> bool:
+        """A piece of an answer, without waiting; False: the caller is slow, so wait until `drained` before the next."""
+        if self.disconnected:
+            return True
+        self._write(body, more=True)
+        return not self.flow.write_paused
+
+    async def drained(self) -> None:
+        """Until the caller has read, or is gone."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+
     def on_left(self, call: Callable[[], None] | None) -> None:
         """Whom to tell, once, that the caller has gone; None: nobody any more."""
         self._on_left = call
@@ -153,12 +165,13 @@ class Cycle:
         if not self._started or self.response_complete:
             raise RuntimeError("This is no time for a piece of an answer.")
         head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (head, len(body), body) if body else head
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self.scope["method"] == "HEAD":
             data = head
             self._left_to_send = 0
-        elif self._chunked:
-            piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            data = head + piece if more else head + piece + b"0\r\n\r\n"
         else:
             self._left_to_send -= len(body)
             if self._left_to_send < 0 or (self._left_to_send and not more):

@@ -82,7 +82,7 @@ class Relay:
                 form = type(self._request.asked.parsed) is Form
                 response = await self._search.answer(self._request.dialect, headers, self._write, form=form)
                 try:
-                    await self._relay(response, send)
+                    await self._relay(response, cycle, send)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -105,7 +105,7 @@ class Relay:
         self._ticket = self._admitted.served_by(chosen.model)
         return request.endpoint.write(request.call, request.asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
-    async def _relay(self, response: Answer, send: Any) -> None:
+    async def _relay(self, response: Answer, cycle: Cycle, send: Any) -> None:
         self._status = response.status
         if response.status >= 300:
             await self._relay_refusal(response, send)
@@ -125,7 +125,7 @@ class Relay:
             tally.move(metrics.OPEN_STREAMS, by=1)
         last = b""
         try:
-            last = await self._pump(response, meter, send)
+            last = await self._pump(response, meter, cycle)
         except httpx2.ReadTimeout:
             self._outcome = "timed_out"
         except httpx2.TransportError as error:
@@ -137,35 +137,42 @@ class Relay:
         if whole and self._cut is not None:
             self._outcome = self._cut  # the client had left, and the answer was read to its end all the same
         if last or whole:
-            await self._send(last, send, more=not whole)
+            await self._send_last(last, send, whole=whole)
         if not whole:
             await self._tell_broken(kind, send)
 
-    async def _pump(self, response: Answer, meter: Meter, send: Any) -> bytes:
-        """Bytes as they come; `await send` waits when the caller is slow, and then the upstream is not read.
+    async def _pump(self, response: Answer, meter: Meter, cycle: Cycle) -> bytes:
+        """Bytes as they come; while the caller is slow the upstream is not read.
 
         The last of them are returned: they are sent together with what is known by then, that the answer is whole.
         """
-        data = b""
-        while chunk := await response.next_chunk():
+        last: list[bytes] = []
+
+        def take(chunk: bytes) -> bool:
+            """Called from the upstream's socket: one write to the caller's, and no task in between."""
             if self._first_byte is None:
                 self._first_byte = time.perf_counter()
             _add_chunks(1)
             data = meter.feed(chunk)
             if response.complete:
-                break
-            if data:
-                await self._send(data, send)
-                data = b""
-        data += meter.finish()
+                last.append(data)
+                return False
+            self._bytes_out += len(data)
+            return not data or cycle.push(data)
+
+        while await response.relay(take):
+            self._sending_since = time.monotonic()
+            await cycle.drained()
+            self._sending_since = None
+        last.append(meter.finish())
         if meter.done:
             self._outcome = "complete"
-        return data
+        return b"".join(last)
 
-    async def _send(self, data: bytes, send: Any, *, more: bool = True) -> None:
+    async def _send_last(self, data: bytes, send: Any, *, whole: bool) -> None:
         self._bytes_out += len(data)
         self._sending_since = time.monotonic()
-        await send({"type": "http.response.body", "body": data, "more_body": more})
+        await send({"type": "http.response.body", "body": data, "more_body": not whole})
         self._sending_since = None
 
     async def _tell_broken(self, kind: bytes, send: Any) -> None:

@@ -1,7 +1,7 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import httpx2
@@ -43,6 +43,10 @@ class Answer(Protocol):
 
     async def next_chunk(self) -> bytes:
         """All that has come since; empty at the end."""
+        ...
+
+    async def relay(self, take: Callable[[bytes], bool]) -> bool:
+        """Give each piece to `take` until it says no, or there is no more; whether there may be more."""
         ...
 
     async def aclose(self) -> None: ...
@@ -116,6 +120,12 @@ class _StockAnswer:
             if chunk:
                 return bytes(chunk)
         return b""
+
+    async def relay(self, take: Callable[[bytes], bool]) -> bool:
+        while chunk := await self.next_chunk():
+            if not take(chunk):
+                return True
+        return False
 
     async def aclose(self) -> None:
         await self._response.aclose()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import select
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
@@ -24,7 +25,7 @@ class Exchange(Reading):
     knows its own bytes only.
     """
 
-    __slots__ = ("_waiter", "deadline", "error", "expired", "sent")
+    __slots__ = ("_sink", "_waiter", "deadline", "error", "expired", "sent")
 
     def __init__(self, *, head_request: bool, max_body_bytes: int) -> None:
         super().__init__(head_request=head_request, max_body_bytes=max_body_bytes)
@@ -33,10 +34,22 @@ class Exchange(Reading):
         self.expired = False
         self.deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[], bool] | None = None
 
     def wake(self) -> None:
+        """Something has happened. If that is more of the answer, and a sink takes it and wants more, nobody is woken."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None or waiter.done():
+            return
+        if self._sink is not None and self.chunks:
+            try:
+                wanted = self._sink()
+            except Exception as error:  # noqa: BLE001 - it is the reader's, who waits
+                waiter.set_exception(error)
+                return
+            if wanted and not self.complete and self.error is None and not self.expired:
+                return
+        if not waiter.done():  # a sink may end its reader
             waiter.set_result(None)
 
     def fail(self, error: httpx2.TransportError) -> None:
@@ -50,11 +63,18 @@ class Exchange(Reading):
         self.expired = True
         self.wake()
 
-    async def wait(self, connection: "Connection", seconds: float | None) -> bool:
-        """Until something has happened here; False if `seconds` have passed first."""
+    async def wait(
+        self, connection: "Connection", seconds: float | None, sink: Callable[[], bool] | None = None
+    ) -> bool:
+        """Until something has happened here; False if `seconds` have passed first.
+
+        `sink` takes what comes meanwhile, in the callback of the socket, and says whether it wants more; then, and when it
+        has raised, the wait is over. It sets the deadline anew.
+        """
         assert self._waiter is None, "one reader at a time"
         loop = connection.loop
         self._waiter = loop.create_future()
+        self._sink = sink
         self.expired = False
         if seconds is not None:
             self.deadline = loop.time() + seconds
@@ -62,7 +82,7 @@ class Exchange(Reading):
         try:
             await self._waiter
         finally:
-            self._waiter = None
+            self._waiter = self._sink = None
             self.deadline = None
         return not self.expired
 
@@ -181,9 +201,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def taken(self, exchange: Exchange) -> None:
+    def go_on(self, exchange: Exchange) -> None:
         """The reader has caught up."""
-        exchange.buffered = 0
         if self._paused_reading and self._exchange is exchange:
             self._paused_reading = False
             self._reading("resume_reading")

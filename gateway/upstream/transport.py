@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from gateway.upstream.connection import Connection, Exchange
+from gateway.upstream.connection import HIGH_WATER, Connection, Exchange
 from gateway.upstream.pool import Address, Pool, Resolve, Settings, Stats, Timeouts
 from gateway.upstream.wire import MAX_BODY_BYTES, Endpoint, Headers, Origin
 
@@ -27,7 +27,7 @@ _DEFAULT = Timeouts()
 class RawResponse(httpx2.AsyncByteStream):
     """An answer, and its body as it comes; read it to its end or close it. Dropped before its end, it closes itself."""
 
-    __slots__ = ("_connection", "_exchange", "_read_s", "_until", "headers", "status", "version")
+    __slots__ = ("_connection", "_exchange", "_read_s", "_take", "_until", "_wanted", "headers", "status", "version")
 
     def __init__(self, connection: Connection, exchange: Exchange, read_s: float | None, until: float | None) -> None:
         self.status = exchange.status
@@ -37,6 +37,8 @@ class RawResponse(httpx2.AsyncByteStream):
         self._exchange = exchange
         self._read_s = read_s
         self._until = until
+        self._take: Callable[[bytes], bool] | None = None
+        self._wanted = True
 
     @property
     def begun(self) -> bool:
@@ -51,20 +53,61 @@ class RawResponse(httpx2.AsyncByteStream):
     async def next_chunk(self) -> bytes:
         """All that has come since; empty at the end. ReadTimeout, ReadError or RemoteProtocolError if that is no end."""
         exchange = self._exchange
-        if self._until is not None and self._connection.loop.time() >= self._until and not exchange.complete:
-            self._connection.abandon(exchange)
-            raise httpx2.ReadTimeout("The upstream's answer took too long.")
-        while not (chunks := exchange.chunks):
+        self._check_time()
+        while not exchange.chunks:
             if exchange.complete:
                 return b""
-            if exchange.error is not None:
-                raise exchange.error
-            if not await exchange.wait(self._connection, _least(self._read_s, self._until, self._connection)):
-                self._connection.abandon(exchange)
-                raise httpx2.ReadTimeout("The upstream stopped in the middle of its answer.")
+            await self._more(None)
+        return self._taken()
+
+    async def relay(self, take: Callable[[bytes], bool]) -> bool:
+        """Give each piece to `take` in the callback of the socket that it came by, so that no task is woken for it, until
+        `take` says no or there is no more. Whether there may be more. Errors are those of `next_chunk` and of `take`.
+        """
+        exchange = self._exchange
+        self._take, self._wanted = take, True
+        try:
+            self._check_time()
+            while self._wanted:
+                if exchange.chunks:
+                    self._wanted = take(self._taken())
+                elif exchange.complete:
+                    return False
+                else:
+                    await self._more(self._pass_on)
+        finally:
+            self._take = None
+        return not self.complete
+
+    def _pass_on(self) -> bool:
+        assert self._take is not None
+        wanted = self._wanted = self._take(self._taken())
+        if self._read_s is not None:
+            deadline = self._connection.loop.time() + self._read_s
+            self._exchange.deadline = deadline if self._until is None else min(deadline, self._until)
+        return wanted
+
+    def _check_time(self) -> None:
+        if self._until is not None and self._connection.loop.time() >= self._until and not self._exchange.complete:
+            self._connection.abandon(self._exchange)
+            raise httpx2.ReadTimeout("The upstream's answer took too long.")
+
+    async def _more(self, sink: Callable[[], bool] | None) -> None:
+        exchange = self._exchange
+        if exchange.error is not None:
+            raise exchange.error
+        if not await exchange.wait(self._connection, _least(self._read_s, self._until, self._connection), sink):
+            self._connection.abandon(exchange)
+            raise httpx2.ReadTimeout("The upstream stopped in the middle of its answer.")
+
+    def _taken(self) -> bytes:
+        exchange = self._exchange
+        chunks = exchange.chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self._connection.taken(exchange)
+        if exchange.buffered > HIGH_WATER:
+            self._connection.go_on(exchange)
+        exchange.buffered = 0
         return data
 
     async def aclose(self) -> None:

@@ -71,14 +71,14 @@ class Reading:
     def feed(self, data: bytes) -> None:
         """Raises Violation; then there is no more to be had."""
         mode = self._mode
-        if mode == _HEAD:
+        if mode == _CHUNKED:
+            self._feed_chunked(data)
+        elif mode == _HEAD:
             self._feed_head(data)
         elif mode == _LENGTH:
             self._feed_length(data)
-        elif mode == _CHUNKED:
-            self._feed_chunked(data)
         elif mode == _CLOSE:
-            self._take(data)
+            self.on_body(data)
         else:
             self._excess = True
 
@@ -193,14 +193,6 @@ class Reading:
 
     # The body.
 
-    def _take(self, data: bytes) -> None:
-        size = len(data)
-        self._body_bytes += size
-        if self._body_bytes > self._max_body:
-            raise Violation("The response's body is too large.")
-        self.buffered += size
-        self.chunks.append(data)
-
     def _feed_length(self, data: bytes) -> None:
         left = self._left - len(data)
         if left < 0:
@@ -268,9 +260,15 @@ class Reading:
             self.version = self._parser.get_http_version()
 
     def on_body(self, data: bytes) -> None:
-        if not self._ended:
-            self._bare = 0
-            self._take(data)
+        if self._ended:
+            return
+        self._bare = 0
+        size = len(data)
+        self._body_bytes += size
+        if self._body_bytes > self._max_body:
+            raise Violation("The response's body is too large.")
+        self.buffered += size
+        self.chunks.append(data)
 
     def on_message_complete(self) -> None:
         if self._mode == _CHUNKED:

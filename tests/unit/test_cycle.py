@@ -159,3 +159,28 @@ async def test_a_body_is_taken_at_once_only_if_it_is_whole() -> None:
     made.body += b" and half"
     made.more_body = False
     assert made.take_body() == b"half and half"
+
+
+async def test_a_pushed_piece_is_written_at_once_and_says_when_to_wait() -> None:
+    made, transport, _ = cycle()
+    await start(made, [])
+    assert made.push(b"1")
+    made.flow.pause_writing()
+    assert not made.push(b"2")
+    assert b"".join(transport.written).endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n")
+    waiting = asyncio.create_task(made.drained())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    made.flow.resume_writing()
+    await waiting
+    assert made.push(b"3")
+
+
+async def test_nothing_is_pushed_to_a_caller_who_has_left_and_nobody_waits_for_them() -> None:
+    made, transport, _ = cycle()
+    await start(made, [])
+    made.flow.pause_writing()
+    made.leave()
+    assert made.push(b"nobody hears this")
+    await made.drained()
+    assert transport.written == []

@@ -20,6 +20,7 @@ WRITTEN = re.compile(
 )
 
 
+_USAGE, _NO_USAGE = b'"usage"', b'"usage":null'
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
 
 
@@ -79,8 +80,10 @@ class ChatTab(Tab):
         self._made: Usage | None = None
 
     def concerns(self, piece: bytes) -> bool:
-        mentions = piece.count(b'"usage"')
-        return mentions > 0 and (mentions > 1 or b'"usage":null' not in piece)
+        first = piece.find(_USAGE)
+        if first < 0:
+            return False
+        return not piece.startswith(_NO_USAGE, first) or piece.find(_USAGE, first + len(_NO_USAGE)) >= 0
 
     def pass_over(self, piece: bytes) -> None:
         super().pass_over(piece)
