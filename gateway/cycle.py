@@ -73,7 +73,7 @@ class Cycle:
 
     async def drained(self) -> None:
         """Until the caller has read, or is gone."""
-        if self.flow.write_paused and not self.disconnected:
+        while self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
 
     def on_left(self, call: Callable[[], None] | None) -> None:

@@ -118,6 +118,8 @@ class Relay:
         tier = _TIER_HEADERS.get(self._request.dialect.name)
         self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
         self.answering = True
+        if cycle.flow.write_paused:  # the answer before this one is not read yet
+            await self._until_read(cycle)
         await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
         if not response.begun:  # else the head leaves together with the first piece
             await send({"type": "http.response.body", "body": b"", "more_body": True})
@@ -161,13 +163,17 @@ class Relay:
             return not data or cycle.push(data)
 
         while await response.relay(take):
-            self._sending_since = time.monotonic()
-            await cycle.drained()
-            self._sending_since = None
+            await self._until_read(cycle)
         last.append(meter.finish())
         if meter.done:
             self._outcome = "complete"
         return b"".join(last)
+
+    async def _until_read(self, cycle: Cycle) -> None:
+        """Until the caller has read what was written; `look` sees for how long that has been waited for."""
+        self._sending_since = time.monotonic()
+        await cycle.drained()
+        self._sending_since = None
 
     async def _send_last(self, data: bytes, send: Any, *, whole: bool) -> None:
         self._bytes_out += len(data)

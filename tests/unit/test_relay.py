@@ -1,0 +1,126 @@
+"""A relayed answer and a caller who is slower than the upstream."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from gateway.dialects.openai.chat import Chat
+from gateway.dialects.shape import Call
+from gateway.relay import READ_WITHIN_S, Relay, Request
+from gateway.surface import OPENAI
+from gateway.upstream.attempts import Search
+from ledger.prices import Price
+from tests.billing import Priced, ticket
+from tests.unit.test_cycle import cycle
+
+FRAMES = [b'data: {"choices":[{"delta":{"content":"word%d"}}]}\n\n' % n for n in range(6)]
+DONE = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":6}}\n\ndata: [DONE]\n\n'
+BODY = (
+    b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"Hi"}]}'
+)
+
+
+class Answer:
+    """An upstream that has its frames ready; how many of them were taken."""
+
+    status = 200
+    headers = ((b"content-type", b"text/event-stream"),)
+    begun = True
+
+    def __init__(self) -> None:
+        self.left = [*FRAMES, DONE]
+        self.before: dict[int, Callable[[], None]] = {}  # what happens when so many are left
+
+    @property
+    def complete(self) -> bool:
+        return not self.left
+
+    async def relay(self, take: Callable[[bytes], bool]) -> bool:
+        while self.left:
+            self.before.get(len(self.left), lambda: None)()
+            if not take(self.left.pop(0)):
+                break
+        return bool(self.left)
+
+    async def aclose(self) -> None: ...
+
+
+class Asked:
+    """A search that has found this answer."""
+
+    chosen = None
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def answer(self, *_: Any, **__: Any) -> Answer:
+        return self._answer
+
+
+class Relaying:
+    """One answer on its way to a caller."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.cycle, self.transport, _ = cycle()
+        self.flow = self.cycle.flow
+        self.relay: Relay
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        endpoint, call = Chat(), Call(BODY)
+        asked = endpoint.read(call)
+        priced = Priced(Price(version=1, rates={"input": 2_000_000, "output": 8_000_000}))
+        self.relay = Relay(
+            ticket(priced, endpoint, asked, BODY),
+            Request(OPENAI, endpoint, call, asked),
+            cast("Search", Asked(self.answer)),
+            began=time.perf_counter(),
+            drain_s=30,
+        )
+        await self.relay.run((), self.cycle, self.cycle.send)
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_while_a_caller_does_not_read_nothing_more_is_taken() -> None:
+    one = Relaying()
+    one.answer.before[6] = one.flow.pause_writing
+    await turns()
+    assert len(one.answer.left) == 5  # what was under way then, and no more
+    one.flow.resume_writing()
+    one.flow.pause_writing()
+    await turns()
+    assert len(one.answer.left) == 5
+    one.flow.resume_writing()
+    await one.task
+    assert b"".join(one.transport.written).count(b"word") == len(FRAMES)
+    facts = one.relay.settlement().facts
+    assert (facts.outcome, facts.usage) == ("complete", {"input_uncached": 5, "output": 6})
+    assert facts.bytes_out == len(b"".join(FRAMES) + DONE)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("waited_s", [READ_WITHIN_S / 2, READ_WITHIN_S + 1])
+async def test_a_caller_who_reads_nothing_for_long_has_left(waited_s: float, begun: bool) -> None:
+    """In the middle of an answer, or of the one before it."""
+    one = Relaying()
+    if begun:
+        one.answer.before[3] = one.flow.pause_writing
+    else:
+        one.flow.pause_writing()
+    await turns()
+    assert len(one.answer.left) == (2 if begun else 7)
+    one.relay.look(time.monotonic() + waited_s)
+    await turns()
+    if waited_s < READ_WITHIN_S:
+        assert not one.task.done()
+        one.flow.resume_writing()
+    await one.task
+    assert one.relay.settlement().facts.outcome == ("complete" if waited_s < READ_WITHIN_S else "client_left")
