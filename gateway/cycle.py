@@ -10,8 +10,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
+from gateway.flow import Flow, Signal
 from ledger import log
 
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -31,7 +30,7 @@ class Cycle:
         self,
         scope: Any,
         transport: asyncio.Transport,
-        flow: FlowControl,
+        flow: Flow,
         *,
         keep_alive: bool,
         expects_100: bool,
@@ -43,7 +42,7 @@ class Cycle:
         self.on_response = on_response
         self.body = bytearray()
         self.more_body = True
-        self.message_event = asyncio.Event()
+        self.message_event = Signal()
         self.disconnected = False
         self.response_complete = False
         self._transport = transport

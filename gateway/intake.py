@@ -15,6 +15,21 @@ class ClientLeft(Exception):
     """The caller hung up before the request was whole; nobody is owed an answer."""
 
 
+class Weight:
+    """What one body counts against the bound, until it is dropped."""
+
+    __slots__ = ("_intake", "_size")
+
+    def __init__(self, intake: "Intake", size: int) -> None:
+        self._intake = intake
+        self._size = size
+
+    def drop(self) -> None:
+        """The body is not needed any more. Again is nothing."""
+        size, self._size = self._size, 0
+        self._intake.release(size)
+
+
 class Intake:
     """Bounds the bytes of bodies that this worker holds at once."""
 
@@ -23,7 +38,7 @@ class Intake:
         self.buffered = 0
 
     def take(self, cycle: Cycle) -> bytes | None:
-        """The whole body if it is there already; otherwise `read` it. `release` it like that one."""
+        """The whole body if it is there already; otherwise `read` it."""
         body = cycle.take_body()
         if body is not None:
             self.buffered += len(body)
@@ -33,7 +48,7 @@ class Intake:
         return body
 
     async def read(self, receive: Any) -> bytes:
-        """The whole body; `release` must be called with its length when it is not needed any more."""
+        """The whole body; its Weight is to be dropped when it is not needed any more."""
         parts: list[bytes] = []
         size = 0
         try:

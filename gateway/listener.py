@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.cycle import Cycle
+from gateway.flow import Flow
 
 HEAD_WITHIN_S = 15.0
 MAX_HEAD = 64 * 1024
@@ -35,6 +36,9 @@ class _TooManyHeaders(Exception):
 class Listener(HttpToolsProtocol):
     """One connection of a caller."""
 
+    # Beside uvicorn's 28 attributes: with more than 30 each connection would have a dictionary of its own.
+    __slots__ = ("_head_bytes", "_head_timer", "_in_head", "_serving")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
@@ -44,6 +48,7 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = cast("Any", Flow(transport))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,7 +104,7 @@ class Listener(HttpToolsProtocol):
         cycle = Cycle(
             scope,
             self.transport,
-            self.flow,
+            cast("Flow", self.flow),
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             expects_100=self.expect_100_continue,
             on_response=self.on_response_complete,

@@ -15,7 +15,7 @@ from gateway.dialects.secrets import header
 from gateway.dialects.shape import Call, Dialect, Endpoint
 from gateway.flights import Flights
 from gateway.headers import Headers
-from gateway.intake import ClientLeft, Intake
+from gateway.intake import ClientLeft, Intake, Weight
 from gateway.refusals import Code, Refusal, unavailable
 from gateway.relay import Relay, Request
 from gateway.settler import Settler
@@ -93,13 +93,16 @@ class Proxy:
         body = self._intake.take(cycle)
         if body is None:
             body = await self._intake.read(receive)
+        weight = Weight(self._intake, len(body))
         try:
-            call = Call(body, header(said, b"content-type"), query, served.target)
-            request = _read(dialect, endpoint, call)
+            request = _read(dialect, endpoint, Call(body, header(said, b"content-type"), query, served.target))
+            del body
             ticket = await self._admit(rid, key, snapshot, request)
-            await self._forward(ticket, request, headers, cycle, send, began)
+            relay = self._relay(ticket, request, weight, began)
+            del request  # a stream may last for minutes: what it was asked for is the relay's alone, and soon nobody's
+            await self._carry(relay, headers, cycle, send)
         finally:
-            self._intake.release(len(body))
+            weight.drop()
 
     async def _admit(self, rid: str, key: Any, snapshot: Any, request: Request) -> Ticket:
         """Take the hold. If it is not known whether there is one, a void goes after it: it is right either way."""
@@ -112,14 +115,14 @@ class Proxy:
                 raise unavailable() from None
             raise
 
-    async def _forward(
-        self, ticket: Ticket, request: Request, headers: Headers, cycle: Cycle, send: Any, began: float
-    ) -> None:
+    def _relay(self, ticket: Ticket, request: Request, weight: Weight, began: float) -> Relay:
         models = (ticket.model, *(each.model for each in ticket.standins))
         stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
         want = Want(ticket.tokens, request.asked.sticky)
         search = Search(self._pools, stages, want, self._pools.line(ticket.model))
-        relay = Relay(ticket, request, search, began=began, drain_s=self._drain_s)
+        return Relay(ticket, request, search, weight, began=began, drain_s=self._drain_s)
+
+    async def _carry(self, relay: Relay, headers: Headers, cycle: Cycle, send: Any) -> None:
         self._flights.add(relay)
         try:
             await relay.run(headers, cycle, send)
@@ -131,7 +134,7 @@ class Proxy:
             self._flights.remove(relay)
             ended = relay.settlement()
             self._settler.put(ended)  # no await here: nothing can come between the end and its charge
-            search.close(ended.tokens or 0)
+            relay.search.close(ended.tokens or 0)
 
 
 def _read(dialect: Dialect, endpoint: Endpoint, call: Call) -> Request:

@@ -18,6 +18,7 @@ from gateway.dialects.meter import Meter, Usage
 from gateway.dialects.multipart import Form
 from gateway.dialects.shape import Asked, Call, Dialect, Endpoint, Outgoing
 from gateway.headers import Headers, rate_limits, to_caller
+from gateway.intake import Weight
 from gateway.leaks import without_secrets
 from gateway.refusals import Code, Refusal
 from gateway.tickets import Ticket, Wish
@@ -50,12 +51,16 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 class Relay:
     """Carries one request from hold to settlement; a Flight while it lasts."""
 
-    def __init__(self, ticket: Ticket, request: Request, search: Search, *, began: float, drain_s: float) -> None:
+    def __init__(
+        self, ticket: Ticket, request: Request, search: Search, weight: Weight, *, began: float, drain_s: float
+    ) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
         self._admitted = self._ticket = ticket
-        self._request = request
-        self._search = search
+        self._dialect = request.dialect
+        self._request: Request | None = request  # until it is answered
+        self._weight = weight
+        self.search = search
         self._began = began
         self._drain_s = drain_s
         self._meter: Meter | None = None
@@ -79,8 +84,7 @@ class Relay:
                 # uvicorn's `send` says nothing of a caller who has left (reliability.md 0.9).
                 cycle.on_left(self._caller_left)
                 _observe_overhead(time.perf_counter() - self._began)
-                form = type(self._request.asked.parsed) is Form
-                response = await self._search.answer(self._request.dialect, headers, self._write, form=form)
+                response = await self.search.answer(self._dialect, headers, self._write, form=_is_form(self._request))
                 try:
                     await self._relay(response, cycle, send)
                 finally:
@@ -88,7 +92,7 @@ class Relay:
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
         except Refusal:
-            if self._search.chosen is None:  # nobody was asked: nothing broke
+            if self.search.chosen is None:  # nobody was asked: nothing broke
                 self._outcome = "refused_upstream"
             raise
         finally:
@@ -96,12 +100,13 @@ class Relay:
 
     @property
     def _upstream(self) -> str:
-        chosen = self._search.chosen
+        chosen = self.search.chosen
         return chosen.upstream.name if chosen else ""
 
     def _write(self, chosen: Chosen) -> Outgoing:
         """The request as it is sent there; from now on it is a matter of the model that serves it there."""
         request = self._request
+        assert request is not None
         self._ticket = self._admitted.served_by(chosen.model)
         return request.endpoint.write(request.call, request.asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
@@ -111,11 +116,15 @@ class Relay:
             await self._relay_refusal(response, send)
             return
         kind = _value(response.headers, b"content-type").lower()
-        streamed = kind.startswith(b"text/event-stream") or self._request.asked.streamed
+        request, self._request = self._request, None
+        assert request is not None
+        streamed = kind.startswith(b"text/event-stream") or request.asked.streamed
         if self._ticket.facts.fallback_model is not None:
             tally.count(metrics.FALLBACKS, self._admitted.model.name, self._ticket.model.name)
-        meter = self._meter = self._request.endpoint.meter(self._request.asked, kind)
-        tier = _TIER_HEADERS.get(self._request.dialect.name)
+        meter = self._meter = request.endpoint.meter(request.asked, kind)
+        del request  # nobody will be asked again: its bytes need not wait for the end of the answer
+        self._weight.drop()
+        tier = _TIER_HEADERS.get(self._dialect.name)
         self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
         self.answering = True
         if cycle.flow.write_paused:  # the answer before this one is not read yet
@@ -185,7 +194,7 @@ class Relay:
         """Say so in the caller's dialect; the missing end of the body says it to everyone else."""
         streamed = kind.startswith(b"text/event-stream")
         message = "The upstream broke off in the middle of its answer."
-        frame = self._request.dialect.error_frame(message, self.rid) if streamed else b""
+        frame = self._dialect.error_frame(message, self.rid) if streamed else b""
         if frame:
             await send({"type": "http.response.body", "body": b"\n\n" + frame, "more_body": True})
 
@@ -221,12 +230,12 @@ class Relay:
         if ticket.set_cap is not None:
             headers.append((b"x-weir-output-cap", str(ticket.set_cap).encode()))
         rpm, tpm = ticket.snapshot.limits
-        headers += rate_limits(self._request.dialect, "requests", rpm, ticket.admitted.key_requests_us)
-        headers += rate_limits(self._request.dialect, "tokens", tpm, ticket.admitted.key_tokens_us)
+        headers += rate_limits(self._dialect, "requests", rpm, ticket.admitted.key_requests_us)
+        headers += rate_limits(self._dialect, "tokens", tpm, ticket.admitted.key_tokens_us)
         return headers
 
     def _caller_left(self) -> None:
-        chosen = self._search.chosen
+        chosen = self.search.chosen
         drains = chosen is not None and chosen.upstream.on_client_left == "drain"
         self._end_within(self._drain_s if drains else 0.0, "client_left")
 
@@ -279,8 +288,12 @@ class Relay:
             first_byte=self._first_byte,
             bytes_out=self._bytes_out,
         )
-        chosen = self._search.chosen
+        chosen = self.search.chosen
         return settlement(self._ticket, chosen.upstream if chosen else None, end)
+
+
+def _is_form(request: Request | None) -> bool:
+    return request is not None and type(request.asked.parsed) is Form
 
 
 def _value(headers: Headers, name: bytes) -> bytes:

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.cycle import Cycle
+from gateway.flow import Flow
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -39,7 +39,7 @@ def cycle(method: str = "POST", *, keep_alive: bool = True) -> tuple[Cycle, Tran
     made = Cycle(
         {"type": "http", "method": method},
         transport,
-        FlowControl(transport),
+        Flow(transport),
         keep_alive=keep_alive,
         expects_100=False,
         on_response=lambda: ended.append("ended"),

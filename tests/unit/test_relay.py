@@ -9,6 +9,7 @@ import pytest
 
 from gateway.dialects.openai.chat import Chat
 from gateway.dialects.shape import Call
+from gateway.intake import Intake, Weight
 from gateway.relay import READ_WITHIN_S, Relay, Request
 from gateway.surface import OPENAI
 from gateway.upstream.attempts import Search
@@ -67,6 +68,8 @@ class Relaying:
         self.answer = Answer()
         self.cycle, self.transport, _ = cycle()
         self.flow = self.cycle.flow
+        self.intake = Intake()
+        self.intake.buffered = len(BODY)
         self.relay: Relay
         self.task = asyncio.create_task(self._run())
 
@@ -78,6 +81,7 @@ class Relaying:
             ticket(priced, endpoint, asked, BODY),
             Request(OPENAI, endpoint, call, asked),
             cast("Search", Asked(self.answer)),
+            Weight(self.intake, len(BODY)),
             began=time.perf_counter(),
             drain_s=30,
         )
@@ -94,6 +98,7 @@ async def test_while_a_caller_does_not_read_nothing_more_is_taken() -> None:
     one.answer.before[6] = one.flow.pause_writing
     await turns()
     assert len(one.answer.left) == 5  # what was under way then, and no more
+    assert one.intake.buffered == 0  # by now nobody needs what was asked
     one.flow.resume_writing()
     one.flow.pause_writing()
     await turns()
