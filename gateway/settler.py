@@ -63,7 +63,7 @@ class Settler:
 
     def put(self, settlement: Settlement, *, counted: bool = False) -> None:
         """Bring a charge home. `counted`: the metrics have it already."""
-        self._waiting[settlement.rid] = (settlement, asyncio.get_running_loop().time())
+        self._waiting[settlement.rid] = (settlement, time.monotonic())
         self._empty.clear()
         began = time.perf_counter()
         # No task for the usual case, in which Redis answers at once.
@@ -109,7 +109,7 @@ class Settler:
             count(s, ended)
         del self._waiting[s.rid]
         if self._replicas and ended.end != "voided":
-            self._kept[s.rid] = (s, ended.server, asyncio.get_running_loop().time())
+            self._kept[s.rid] = (s, ended.server, time.monotonic())
         else:
             self._arrived(s.rid)
 
@@ -150,11 +150,10 @@ class Settler:
             self._empty.set()
 
     async def _spill_loop(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SPILL_AFTER_S / 2)
             metrics.SETTLES_RETAINED.set(len(self._waiting) + len(self._kept))
-            late = loop.time() - SPILL_AFTER_S
+            late = time.monotonic() - SPILL_AFTER_S
             due = [s for s, since in self._waiting.values() if since < late]
             due += [s for s, _, _ in self._kept.values()]
             due = [s for s in due if not self._spill.holds(s.rid)]
@@ -187,7 +186,7 @@ class Settler:
 
     async def _barrier(self, server: object, partition: str) -> None:
         """Forget what a server has passed on; settle again what another server, now gone, had acknowledged."""
-        began = asyncio.get_running_loop().time()
+        began = time.monotonic()
         key = keyspace.meta(partition)
         wait_ms = int(BARRIER_EVERY_S * 5000)
         words = (("EVAL", hot.BARRIER.text, 1, key), ("WAIT", self._replicas, wait_ms))

@@ -1,7 +1,7 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import httpx2
@@ -55,7 +55,7 @@ class Answer(Protocol):
 class Sender(Protocol):
     """A transport, as far as the request path needs one."""
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer: ...
+    def post(self, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]: ...
 
     async def aclose(self) -> None: ...
 
@@ -69,13 +69,13 @@ class FastSender:
         self._endpoints: dict[str, Endpoint] = {}
         self._timeouts = Timeouts(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, READ_TIMEOUT_S, CONNECT_TIMEOUT_S)
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+    def post(self, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]:
         endpoint = self._endpoints.get(url)
         if endpoint is None:
             if len(self._endpoints) >= _ENDPOINTS:
                 self._endpoints.clear()
             endpoint = self._endpoints[url] = Endpoint(url, "POST")
-        return await self._transport.send(endpoint, headers, body, self._timeouts)
+        return self._transport.send(endpoint, headers, body, self._timeouts)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
