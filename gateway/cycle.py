@@ -124,8 +124,8 @@ class Cycle:
 
     async def send(self, message: Any) -> None:
         """The start of an answer is kept back until its first piece: an empty piece sends it alone."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+        if self.flow.write_paused:
+            await self.drained()
         if self.disconnected:
             return
         if message["type"] == "http.response.body":

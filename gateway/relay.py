@@ -113,7 +113,7 @@ class Relay:
     async def _relay(self, response: Answer, cycle: Cycle, send: Any) -> None:
         self._status = response.status
         if response.status >= 300:
-            await self._relay_refusal(response, send)
+            await self._relay_refusal(response, cycle, send)
             return
         kind = _value(response.headers, b"content-type").lower()
         request, self._request = self._request, None
@@ -126,10 +126,7 @@ class Relay:
         self._weight.drop()
         tier = _TIER_HEADERS.get(self._dialect.name)
         self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
-        self.answering = True
-        if cycle.flow.write_paused:  # the answer before this one is not read yet
-            await self._until_read(cycle)
-        await send({"type": "http.response.start", "status": response.status, "headers": self._headers(response)})
+        await self._start(response.status, self._headers(response), cycle, send)
         if not response.begun:  # else the head leaves together with the first piece
             await send({"type": "http.response.body", "body": b"", "more_body": True})
         if streamed:
@@ -178,6 +175,12 @@ class Relay:
             self._outcome = "complete"
         return b"".join(last)
 
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]], cycle: Cycle, send: Any) -> None:
+        self.answering = True
+        if cycle.flow.write_paused:  # the answer before this one is not read yet
+            await self._until_read(cycle)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
     async def _until_read(self, cycle: Cycle) -> None:
         """Until the caller has read what was written; `look` sees for how long that has been waited for."""
         self._sending_since = time.monotonic()
@@ -198,7 +201,7 @@ class Relay:
         if frame:
             await send({"type": "http.response.body", "body": b"\n\n" + frame, "more_body": True})
 
-    async def _relay_refusal(self, response: Answer, send: Any) -> None:
+    async def _relay_refusal(self, response: Answer, cycle: Cycle, send: Any) -> None:
         """The provider's own error, as it is; but for its view of the operator's credential, which is nobody else's."""
         self._outcome = "refused_upstream"
         if response.status in _CREDENTIAL_REFUSED or response.status < 400:
@@ -217,8 +220,7 @@ class Relay:
         self._bytes_out = len(body)
         headers = [(name, value) for name, value in self._headers(response) if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
-        self.answering = True
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._start(response.status, headers, cycle, send)
         await send({"type": "http.response.body", "body": body})
 
     def _headers(self, response: Answer) -> list[tuple[bytes, bytes]]:

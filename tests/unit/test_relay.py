@@ -27,17 +27,20 @@ BODY = (
 class Answer:
     """An upstream that has its frames ready; how many of them were taken."""
 
-    status = 200
     headers = ((b"content-type", b"text/event-stream"),)
     begun = True
 
-    def __init__(self) -> None:
+    def __init__(self, status: int) -> None:
+        self.status = status
         self.left = [*FRAMES, DONE]
         self.before: dict[int, Callable[[], None]] = {}  # what happens when so many are left
 
     @property
     def complete(self) -> bool:
         return not self.left
+
+    async def next_chunk(self) -> bytes:
+        return self.left.pop(0) if self.left else b""
 
     async def relay(self, take: Callable[[bytes], bool]) -> bool:
         while self.left:
@@ -64,8 +67,8 @@ class Asked:
 class Relaying:
     """One answer on its way to a caller."""
 
-    def __init__(self) -> None:
-        self.answer = Answer()
+    def __init__(self, status: int = 200) -> None:
+        self.answer = Answer(status)
         self.cycle, self.transport, _ = cycle()
         self.flow = self.cycle.flow
         self.intake = Intake()
@@ -129,3 +132,14 @@ async def test_a_caller_who_reads_nothing_for_long_has_left(waited_s: float, beg
         one.flow.resume_writing()
     await one.task
     assert one.relay.settlement().facts.outcome == ("complete" if waited_s < READ_WITHIN_S else "client_left")
+
+
+async def test_a_caller_who_does_not_read_a_refusal_either_has_left() -> None:
+    one = Relaying(status=400)
+    one.flow.pause_writing()
+    await turns()
+    one.relay.look(time.monotonic() + READ_WITHIN_S + 1)
+    async with asyncio.timeout(5):
+        await one.task
+    assert one.transport.written == []
+    assert one.relay.settlement().void

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from gateway.upstream.client import Answer, make_sender
+from gateway.upstream.connection import HIGH_WATER, Connection
 from gateway.upstream.transport import Endpoint, FastTransport, Timeouts
 from tests.integration.upstream.peers import Peer, bare, upstream
 
@@ -114,6 +115,37 @@ async def test_what_broke_off_is_an_error_after_what_had_come(asked: Callable[[s
             await answer.relay(take)
         await answer.aclose()
     assert take.got == [b"half"]
+
+
+async def test_who_says_no_to_the_last_piece_is_told_that_there_is_no_more(fast: FastTransport) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        peer.send(HEAD + chunk(b"all") + chunk(b""))
+        await peer.left()
+
+    take = Taker(most=1)
+    async with upstream(play) as server:
+        answer = await fast.send(Endpoint(server.url), timeouts=LONG)
+        assert await answer.relay(take) is False
+    assert take.got == [b"all"]
+
+
+async def test_who_takes_everything_never_stops_the_upstream(
+    fast: FastTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much it is in all."""
+    stopped: list[str] = []
+    monkeypatch.setattr(Connection, "_reading", lambda _, verb: stopped.append(verb))
+    pieces, take = Pieces(), Taker()
+    async with upstream(pieces.play) as server:
+        answer = await fast.send(Endpoint(server.url), timeouts=LONG)
+        relaying = asyncio.create_task(answer.relay(take))
+        for number in range(1, 41):
+            pieces.say(bytes(HIGH_WATER // 16))
+            await take.until(number)
+        pieces.say(b"")
+        assert await relaying is False
+    assert stopped == []
 
 
 async def test_no_task_is_woken_for_a_piece(fast: FastTransport) -> None:
