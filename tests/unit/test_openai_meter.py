@@ -106,6 +106,15 @@ def test_the_last_usage_present_replaces() -> None:
     assert meter.usage() == {"input_uncached": 1, "output": 5}
 
 
+@pytest.mark.parametrize("first", [b'"usage":null,', b'"usage": null,', b'"x":{"usage":null},', b""])
+def test_usage_is_found_behind_usage_that_is_null(first: bytes) -> None:
+    """A server may say it in two places of one frame."""
+    used = b'"usage":{"prompt_tokens":1,"completion_tokens":5}'
+    frame = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],' + first + used + b"}\n\n"
+    meter, _ = metered([frame], streamed=True, hide=False)
+    assert meter.usage() == {"input_uncached": 1, "output": 5}
+
+
 def test_what_was_written_is_counted_and_the_json_around_it_is_not() -> None:
     words = ["Hello", " there", '"quoted"', "é", ""]
     frames = [

@@ -130,6 +130,27 @@ async def test_who_says_no_to_the_last_piece_is_told_that_there_is_no_more(fast:
     assert take.got == [b"all"]
 
 
+async def test_a_last_piece_that_comes_with_the_end_is_the_last(fast: FastTransport) -> None:
+    """Nothing comes after it that would wake whoever waits."""
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        peer.send(HEAD)
+        await waits.wait()
+        peer.send(chunk(b"all") + chunk(b""))
+        await peer.left()
+
+    waits, take = asyncio.Event(), Taker()
+    async with upstream(play) as server:
+        answer = await fast.send(Endpoint(server.url), timeouts=LONG)
+        relaying = asyncio.create_task(answer.relay(take))
+        await asyncio.sleep(0)
+        waits.set()
+        async with asyncio.timeout(3):
+            assert await relaying is False
+    assert take.got == [b"all"]
+
+
 async def test_who_takes_everything_never_stops_the_upstream(
     fast: FastTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +180,7 @@ async def test_no_task_is_woken_for_a_piece(fast: FastTransport) -> None:
             await take.until(number)
         pieces.say(b"")
         assert await relaying is False
+        assert answer._exchange._sink is None  # else the two would know each other, and be the collector's
     assert take.tasks == [None, None, None]
 
 
