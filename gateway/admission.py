@@ -32,15 +32,24 @@ class Admission:
         self._snapshots = Snapshots(redis)
         self._backlog_bound = backlog_bound
 
-    async def identify(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
-        """Whose key this is, before a byte of the body is read; strangers cannot fill memory."""
+    def known(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot] | None:
+        """`identify` from memory; None if it has to ask."""
         key = keys.parse(secret)
         if key is None:
             raise invalid_key()
         snapshot = self._snapshots.known(key)
         if snapshot is not None and self._accepts(snapshot, secret, address, endpoint):
             return key, snapshot
-        if not keys.is_whole(secret):
+        return None
+
+    async def identify(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
+        """Whose key this is, before a byte of the body is read; strangers cannot fill memory."""
+        return self.known(secret, address, endpoint) or await self.look_up(secret, address, endpoint)
+
+    async def look_up(self, secret: bytes, address: str, endpoint: str) -> tuple[KeyId, Snapshot]:
+        """`identify` for what is not `known`."""
+        key = keys.parse(secret)
+        if key is None or not keys.is_whole(secret):
             raise invalid_key()
         try:
             # A refusal from memory would be a lag: read again what may have changed, and decide on that.
@@ -89,7 +98,8 @@ class Admission:
         asked, free = wish.asked, wish.operation.free
         fresh = fitted = False
         for _ in range(3):
-            opened, model = await self._model(key, snapshot, wish, fresh=fresh)
+            found = None if fresh else self._served(snapshot, wish)
+            opened, model = found or await self._found(key, snapshot, wish, fresh=fresh)
             refusal = standins.objection(model, asked)
             if refusal is not None:
                 raise refusal
@@ -150,7 +160,17 @@ class Admission:
             raise invalid_key()
         return snapshot
 
-    async def _model(self, key: KeyId, snapshot: Snapshot, wish: Wish, *, fresh: bool) -> tuple[Opened, Model]:
+    def _served(self, snapshot: Snapshot, wish: Wish) -> tuple[Opened, Model] | None:
+        """The model that is asked for, if this key may use it and its upstreams speak the dialect, as far as is known."""
+        opened, name = self._catalogues.now, wish.asked.model
+        model = opened.book.models.get(name) if opened else None
+        models = snapshot.key_policy.models
+        if opened is None or model is None or (models and name not in models):
+            return None
+        return (opened, model) if standins.speaks(opened, model, wish.dialect) else None
+
+    async def _found(self, key: KeyId, snapshot: Snapshot, wish: Wish, *, fresh: bool) -> tuple[Opened, Model]:
+        """The same after another look at what may have changed, or the Refusal that says what is wrong."""
         name, opened = wish.asked.model, self._catalogues.now
         model = opened.book.models.get(name) if opened else None
         allowed = not snapshot.key_policy.models or name in snapshot.key_policy.models
@@ -179,7 +199,8 @@ class Admission:
         began, lost = time.perf_counter(), False
         for _ in range(2):
             try:
-                reply = await hot.admit(self._redis, place, rid, seen, offer, backlog_bound=self._backlog_bound)
+                asked = hot.admitting(self._redis, place, rid, seen, offer, backlog_bound=self._backlog_bound)
+                reply = hot.admitted(await asked)
             except StoreUnavailable:
                 lost = True
                 continue

@@ -98,11 +98,7 @@ def as_count(usage: Usage, name: str) -> int:
 
 def _total(usage: Usage) -> int:
     """Tokens as a rate limit counts them."""
-    total = 0
-    for name, value in usage.items():
-        if name in _TOKENS and isinstance(value, int):
-            total += value
-    return total
+    return sum([value for name, value in usage.items() if name in _TOKENS and isinstance(value, int)])
 
 
 def void(rid: str, place: Place, wish: Wish, facts: Facts | None = None) -> Settlement:

@@ -22,8 +22,9 @@ class Cycle:
     """`scope["extensions"]["weir.cycle"]`; the attributes without an underscore are those that uvicorn's protocol uses."""
 
     __slots__ = (
-        "_chunked", "_head", "_left_to_send", "_on_left", "_started", "_transport", "_waits_for_100", "body",
-        "disconnected", "flow", "keep_alive", "message_event", "more_body", "on_response", "response_complete", "scope",
+        "_chunked", "_head", "_left_to_send", "_on_left", "_started", "_task", "_tasks", "_transport", "_waits_for_100",
+        "body", "disconnected", "flow", "keep_alive", "message_event", "more_body", "on_response", "response_complete",
+        "scope",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,7 @@ class Cycle:
         self.message_event = Signal()
         self.disconnected = False
         self.response_complete = False
+        self._task: asyncio.Task[None] | None = None
         self._transport = transport
         self._waits_for_100 = expects_100
         self._on_left: Callable[[], None] | None = None
@@ -63,12 +65,26 @@ class Cycle:
         self.body.clear()
         return body
 
+    def begin(self, status: int, headers: Any) -> None:
+        """The head of an answer. It is kept back until its first piece: an empty one sends it alone."""
+        if self.disconnected:
+            return
+        if self._started:
+            raise RuntimeError("The answer has begun already.")
+        self._started = True
+        self._head = self._make_head(status, headers)
+
     def push(self, body: bytes) -> bool:
         """A piece of an answer, without waiting; False: the caller is slow, so wait until `drained` before the next."""
         if self.disconnected:
             return True
         self._write(body, more=True)
         return not self.flow.write_paused
+
+    def finish(self, body: bytes) -> None:
+        """The last piece, without waiting."""
+        if not self.disconnected:
+            self._write(body, more=False)
 
     async def drained(self) -> None:
         """Until the caller has read, or is gone."""
@@ -88,6 +104,12 @@ class Cycle:
 
     # ASGI.
 
+    def start(self, app: Any, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
+        """Serve it in a task, which is among `tasks` for as long as it runs."""
+        self._tasks = tasks
+        self._task = loop.create_task(self.run_asgi(app))
+        tasks.add(self._task)
+
     async def run_asgi(self, app: Any) -> None:
         try:
             await app(self.scope, self.receive, self.send)
@@ -103,10 +125,13 @@ class Cycle:
             else:
                 await self._say_500()
         finally:
-            # Neither the protocol nor the scope knows it any more, so it is freed now. The collector freed 7,000 requests
-            # at once, and everybody waited for 68 ms.
+            # Neither the protocol nor the scope nor its task knows it any more, so it is freed now. The collector freed
+            # 7,000 requests at once, and everybody waited for 68 ms.
             self.on_response = _nothing
             self.scope.pop("extensions", None)
+            if self._task is not None:
+                self._tasks.discard(self._task)  # a callback of the task would be one more turn of the loop
+                self._task = None
 
     async def receive(self) -> dict[str, Any]:
         if self._waits_for_100 and not self._transport.is_closing():
@@ -123,18 +148,15 @@ class Cycle:
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """The start of an answer is kept back until its first piece: an empty piece sends it alone."""
+        """`begin`, `push` or `finish`, when the caller has room."""
         if self.flow.write_paused:
             await self.drained()
-        if self.disconnected:
-            return
-        if message["type"] == "http.response.body":
-            self._write(message.get("body", b""), more=message.get("more_body", False))
-        elif self._started:
-            raise RuntimeError("The answer has begun already.")
+        if message["type"] != "http.response.body":
+            self.begin(message["status"], message.get("headers", ()))
+        elif message.get("more_body", False):
+            self.push(message.get("body", b""))
         else:
-            self._started = True
-            self._head = self._make_head(message["status"], message.get("headers", ()))
+            self.finish(message.get("body", b""))
 
     def _make_head(self, status: int, headers: Any) -> bytes:
         self._waits_for_100 = False

@@ -37,13 +37,15 @@ class Listener(HttpToolsProtocol):
     """One connection of a caller."""
 
     # Beside uvicorn's 28 attributes: with more than 30 each connection would have a dictionary of its own.
-    __slots__ = ("_head_bytes", "_head_timer", "_in_head", "_serving")
+    __slots__ = ("_head_bytes", "_head_timer", "_idle_since", "_idle_timer", "_in_head", "_serving")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None  # when the last answer ended, if nothing has come since
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._serving: list[Cycle] = []
 
     def connection_made(self, transport: Any) -> None:
@@ -53,6 +55,9 @@ class Listener(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         super().connection_lost(exc)
         for cycle in self._serving:
             if not cycle.response_complete:
@@ -61,11 +66,13 @@ class Listener(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's; a head that came whole, which nearly all do, costs two comparisons more."""
+        self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
         if not self._in_head:
-            self._forget_head()
+            if self._head_timer is not None:
+                self._forget_head()
         elif self._head_bytes > MAX_HEAD:
             self._refuse(b"431 Request Header Fields Too Large", _TOO_LARGE)
         elif self._head_timer is None:
@@ -119,6 +126,34 @@ class Listener(HttpToolsProtocol):
             self._serving.append(cycle)
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but that the timer of an idle connection is not set anew for each answer: it looks when it rings."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._ring)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """As uvicorn's; a shutdown waits for its tasks."""
+        cycle.start(app, self.loop, self.tasks)
+
+    def _ring(self) -> None:
+        """Whether the connection has been idle for too long; if it is in use, its next answer sets the timer again."""
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._ring)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._refuse, b"408 Request Timeout", _TOO_SLOW)

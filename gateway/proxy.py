@@ -14,6 +14,7 @@ from gateway.dialects.body import BadBody
 from gateway.dialects.secrets import header
 from gateway.dialects.shape import Call, Dialect, Endpoint
 from gateway.flights import Flights
+from gateway.flow import Signal
 from gateway.headers import Headers
 from gateway.intake import ClientLeft, Intake, Weight
 from gateway.refusals import Code, Refusal, unavailable
@@ -47,7 +48,7 @@ class Proxy:
         self._intake = Intake()
         self._drain_s = drain_s
         self._serving = 0
-        self._idle = asyncio.Event()
+        self._idle = Signal()
         self._idle.set()
 
     async def idle(self) -> None:
@@ -58,10 +59,11 @@ class Proxy:
         """Serve one request; `served` has an endpoint."""
         began = time.perf_counter()
         rid = request_id.new()
+        if not self._serving:
+            self._idle.clear()
         self._serving += 1
-        self._idle.clear()
         try:
-            await self._serve(served, scope, receive, send, rid, began)
+            await self._serve(served, scope, receive, rid, began)
         except Refusal as refusal:
             await refuse(send, rid, refusal, served.dialect)
         except ClientLeft:
@@ -75,7 +77,7 @@ class Proxy:
             if not self._serving:
                 self._idle.set()
 
-    async def _serve(self, served: Served, scope: Any, receive: Any, send: Any, rid: str, began: float) -> None:
+    async def _serve(self, served: Served, scope: Any, receive: Any, rid: str, began: float) -> None:
         dialect, endpoint = served.dialect, served.endpoint
         assert endpoint is not None
         # As they are before the body: whatever is appended later is a trailer (docs/wire.md 6.8).
@@ -86,7 +88,8 @@ class Proxy:
         query: bytes = scope["query_string"]
         secret = dialect.secret(said, query)
         address = scope["client"][0] if scope["client"] else ""
-        key, snapshot = await self._admission.identify(secret, address, endpoint.name)
+        known = self._admission.known(secret, address, endpoint.name)
+        key, snapshot = known or await self._admission.look_up(secret, address, endpoint.name)
         if self._settler.full:
             raise unavailable()
         cycle: Cycle = scope["extensions"]["weir.cycle"]
@@ -100,7 +103,7 @@ class Proxy:
             ticket = await self._admit(rid, key, snapshot, request)
             relay = self._relay(ticket, request, weight, began)
             del request  # a stream may last for minutes: what it was asked for is the relay's alone, and soon nobody's
-            await self._carry(relay, headers, cycle, send)
+            await self._carry(relay, headers, cycle)
         finally:
             weight.drop()
 
@@ -116,16 +119,17 @@ class Proxy:
             raise
 
     def _relay(self, ticket: Ticket, request: Request, weight: Weight, began: float) -> Relay:
-        models = (ticket.model, *(each.model for each in ticket.standins))
-        stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
+        stages = [self._pools.able(ticket.model, ticket.opened, request.dialect)]
+        if ticket.standins:
+            stages += [self._pools.able(each.model, ticket.opened, request.dialect) for each in ticket.standins]
         want = Want(ticket.tokens, request.asked.sticky)
         search = Search(self._pools, stages, want, self._pools.line(ticket.model))
         return Relay(ticket, request, search, weight, began=began, drain_s=self._drain_s)
 
-    async def _carry(self, relay: Relay, headers: Headers, cycle: Cycle, send: Any) -> None:
+    async def _carry(self, relay: Relay, headers: Headers, cycle: Cycle) -> None:
         self._flights.add(relay)
         try:
-            await relay.run(headers, cycle, send)
+            await relay.run(headers, cycle)
         except Exception as error:
             if relay.answering and not isinstance(error, Refusal):
                 raise Cut from error

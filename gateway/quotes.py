@@ -36,8 +36,8 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
 def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, fallbacks: Sequence[Model] = ()) -> Quote:
     """The dearest ways in which this request could be billed, by the model or one that serves in its place."""
-    models = (model, *fallbacks)
-    most = max(each.max_output_tokens for each in models) if asked.writes else 0
+    models = (model, *fallbacks) if fallbacks else (model,)
+    most = max([each.max_output_tokens for each in models]) if asked.writes else 0
     if asked.cap is not None:
         caps = [min(asked.cap, most)]
     elif not asked.capped or not asked.writes:

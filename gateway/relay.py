@@ -5,7 +5,6 @@ truncated stream is never ended cleanly: SDKs would take it for the whole answer
 """
 
 import time
-from typing import Any
 
 import httpx2
 import msgspec
@@ -74,7 +73,7 @@ class Relay:
         self._sending_since: float | None = None
         self.answering = False
 
-    async def run(self, headers: Headers, cycle: Cycle, send: Any) -> None:
+    async def run(self, headers: Headers, cycle: Cycle) -> None:
         """Ask, and relay the answer; raises Refusal if there is none. Whatever happens, `settlement` says the end."""
         if cycle.disconnected:
             self._outcome = "client_left"
@@ -86,7 +85,7 @@ class Relay:
                 _observe_overhead(time.perf_counter() - self._began)
                 response = await self.search.answer(self._dialect, headers, self._write, form=_is_form(self._request))
                 try:
-                    await self._relay(response, cycle, send)
+                    await self._relay(response, cycle)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -110,10 +109,10 @@ class Relay:
         self._ticket = self._admitted.served_by(chosen.model)
         return request.endpoint.write(request.call, request.asked, model=chosen.target.model, cap=self._ticket.set_cap)
 
-    async def _relay(self, response: Answer, cycle: Cycle, send: Any) -> None:
+    async def _relay(self, response: Answer, cycle: Cycle) -> None:
         self._status = response.status
         if response.status >= 300:
-            await self._relay_refusal(response, cycle, send)
+            await self._relay_refusal(response, cycle)
             return
         kind = _value(response.headers, b"content-type").lower()
         request, self._request = self._request, None
@@ -126,9 +125,12 @@ class Relay:
         self._weight.drop()
         tier = _TIER_HEADERS.get(self._dialect.name)
         self._tier = _value(response.headers, tier).decode("latin-1") if tier else ""
-        await self._start(response.status, self._headers(response), cycle, send)
+        self.answering = True
+        if cycle.flow.write_paused:  # the answer before this one is not read yet
+            await self._until_read(cycle)
+        cycle.begin(response.status, self._headers(response))
         if not response.begun:  # else the head leaves together with the first piece
-            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            cycle.push(b"")
         if streamed:
             tally.move(metrics.OPEN_STREAMS, by=1)
         last = b""
@@ -145,9 +147,12 @@ class Relay:
         if whole and self._cut is not None:
             self._outcome = self._cut  # the client had left, and the answer was read to its end all the same
         if last or whole:
-            await self._send_last(last, send, whole=whole)
+            if cycle.flow.write_paused:
+                await self._until_read(cycle)
+            self._bytes_out += len(last)
+            (cycle.finish if whole else cycle.push)(last)
         if not whole:
-            await self._tell_broken(kind, send)
+            await self._tell_broken(kind, cycle)
 
     async def _pump(self, response: Answer, meter: Meter, cycle: Cycle) -> bytes:
         """Bytes as they come; while the caller is slow the upstream is not read.
@@ -175,33 +180,23 @@ class Relay:
             self._outcome = "complete"
         return b"".join(last)
 
-    async def _start(self, status: int, headers: list[tuple[bytes, bytes]], cycle: Cycle, send: Any) -> None:
-        self.answering = True
-        if cycle.flow.write_paused:  # the answer before this one is not read yet
-            await self._until_read(cycle)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-
     async def _until_read(self, cycle: Cycle) -> None:
         """Until the caller has read what was written; `look` sees for how long that has been waited for."""
         self._sending_since = time.monotonic()
         await cycle.drained()
         self._sending_since = None
 
-    async def _send_last(self, data: bytes, send: Any, *, whole: bool) -> None:
-        self._bytes_out += len(data)
-        self._sending_since = time.monotonic()
-        await send({"type": "http.response.body", "body": data, "more_body": not whole})
-        self._sending_since = None
-
-    async def _tell_broken(self, kind: bytes, send: Any) -> None:
+    async def _tell_broken(self, kind: bytes, cycle: Cycle) -> None:
         """Say so in the caller's dialect; the missing end of the body says it to everyone else."""
         streamed = kind.startswith(b"text/event-stream")
         message = "The upstream broke off in the middle of its answer."
         frame = self._dialect.error_frame(message, self.rid) if streamed else b""
         if frame:
-            await send({"type": "http.response.body", "body": b"\n\n" + frame, "more_body": True})
+            if cycle.flow.write_paused:
+                await self._until_read(cycle)
+            cycle.push(b"\n\n" + frame)
 
-    async def _relay_refusal(self, response: Answer, cycle: Cycle, send: Any) -> None:
+    async def _relay_refusal(self, response: Answer, cycle: Cycle) -> None:
         """The provider's own error, as it is; but for its view of the operator's credential, which is nobody else's."""
         self._outcome = "refused_upstream"
         if response.status in _CREDENTIAL_REFUSED or response.status < 400:
@@ -220,8 +215,11 @@ class Relay:
         self._bytes_out = len(body)
         headers = [(name, value) for name, value in self._headers(response) if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
-        await self._start(response.status, headers, cycle, send)
-        await send({"type": "http.response.body", "body": body})
+        self.answering = True
+        if cycle.flow.write_paused:
+            await self._until_read(cycle)
+        cycle.begin(response.status, headers)
+        cycle.finish(body)
 
     def _headers(self, response: Answer) -> list[tuple[bytes, bytes]]:
         ticket = self._ticket

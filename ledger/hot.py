@@ -143,14 +143,32 @@ async def admit(
     backlog_bound: int = BACKLOG_BOUND,
 ) -> Admitted | Refused:
     """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
+    return admitted(await admitting(redis, place, rid, versions, offer, lease_us=lease_us, backlog_bound=backlog_bound))
+
+
+def admitting(
+    redis: Caller,
+    place: Place,
+    rid: str,
+    versions: Versions,
+    offer: Offer,
+    *,
+    lease_us: int = LEASE_US,
+    backlog_bound: int = BACKLOG_BOUND,
+) -> Future[Any]:
+    """`admit`, sent: `admitted` reads the answer that the future will have."""
     at = _keys_at(place)
     keys = (at.meta, at.key, at.account, at.line, at.holds + rid, at.due, at.usage)
     limits = (lease_us, offer.tokens, backlog_bound)
     args: list[Arg] = [rid, *versions, *limits, offer.keep_nanos, at.who, offer.facts, *offer.amounts_nanos]
-    reply = await redis.run(ADMIT, keys, args)
+    return redis.run(ADMIT, keys, args)
+
+
+def admitted(reply: Any) -> Admitted | Refused:
+    """What became of an admit."""
     if reply[0] == b"OK":
-        choice, amount, at_us, *used_us, free = map(int, reply[1:9])
-        return Admitted._make((choice - 1, amount, at_us, *used_us, bool(free)))
+        choice, amount, at_us, key_requests, key_tokens, requests, tokens, free = reply[1:9]
+        return Admitted(choice - 1, amount, at_us, key_requests, key_tokens, requests, tokens, bool(free))
     word = _word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
 

@@ -112,12 +112,9 @@ _KINDS = tuple(BASE.items())
 
 def _served(usage: Usage) -> frozenset[str]:
     """The names of the variants that served; mostly none."""
-    names: list[str] | None = None
-    for kind, base in _KINDS:
-        name = usage.get(kind)
-        if name and name not in base:
-            names = [*(names or ()), name]
-    return _NONE if names is None else frozenset(names)
+    if usage.keys().isdisjoint(BASE):
+        return _NONE
+    return frozenset([name for kind, base in _KINDS if (name := usage.get(kind)) and name not in base])
 
 
 def _table(rated: Price | Variant) -> Table:

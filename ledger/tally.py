@@ -17,6 +17,7 @@ Labels = tuple[str, ...]
 _counts: dict[tuple[Counter, Labels], float] = {}
 _levels: dict[tuple[Gauge, Labels], float] = {}
 _moved: set[tuple[Gauge, Labels]] = set()
+_moves: dict[tuple[Gauge, Labels], list[float]] = {}
 _added: dict[tuple[Counter, Labels], list[float]] = {}
 _seen: dict[tuple[Histogram, Labels], list[float]] = {}
 
@@ -39,6 +40,11 @@ def adder(metric: Counter, *labels: str) -> Callable[[float], None]:
     return _added.setdefault((metric, labels), []).append
 
 
+def mover(metric: Gauge, *labels: str) -> Callable[[float], None]:
+    """`move` for what happens with every request; made once, like an `adder`."""
+    return _moves.setdefault((metric, labels), []).append
+
+
 def observer(metric: Histogram, *labels: str) -> Callable[[float], None]:
     """Notes durations in seconds; made once, like an `adder`."""
     return _seen.setdefault((metric, labels), []).append
@@ -53,6 +59,10 @@ def flush() -> None:
         if amounts:
             _child(counter, labels).inc(sum(amounts))
             amounts.clear()
+    for (gauge, labels), moves in _moves.items():
+        if moves:
+            move(gauge, *labels, by=sum(moves))
+            moves.clear()
     for gauge, labels in _moved:
         _child(gauge, labels).set(_levels[gauge, labels])
     _moved.clear()

@@ -55,7 +55,7 @@ class Search:
         try:
             while True:
                 try:
-                    chosen = await self._first() if last is None else self._next()
+                    chosen = self._next() if last is not None else self._first() or await self._in_turn()
                 except Refusal as refusal:
                     if isinstance(last, Refusal) or last is None:
                         raise last or refusal from None
@@ -74,15 +74,17 @@ class Search:
         finally:
             last = None  # a refusal that is raised knows this frame, which must not know the refusal
 
-    async def _first(self) -> Chosen:
-        """Where to ask first; if that takes waiting and there is a line for it, after a while."""
-        pools, line = self._pools, self._line
-        pools.waiting.serve()  # who waits comes first
+    def _first(self) -> Chosen | None:
+        """Where to ask first; None if there is a line for it, in which it may have to wait."""
+        self._pools.waiting.serve()  # who waits comes first
         self._note_limits()
-        if line is None:
-            return self._next()
+        return self._next() if self._line is None else None
+
+    async def _in_turn(self) -> Chosen:
+        """The same, in its turn; if that takes too long, as if there were no line."""
+        assert self._line is not None
         self._want = replace(self._want, patient=True)
-        went = await pools.waiting.turn(line, self)
+        went = await self._pools.waiting.turn(self._line, self)
         self._want = replace(self._want, patient=False)
         self._until = time.monotonic() + SEARCH_WITHIN_S
         return self.chosen if went and self.chosen is not None else self._next()

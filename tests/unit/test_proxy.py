@@ -26,7 +26,7 @@ class Asked:
         self.intake: Intake
         self.buffered: list[int] = []
 
-    async def identify(self, *_: Any) -> tuple[None, Any]:
+    def known(self, *_: Any) -> tuple[None, Any]:
         return None, SimpleNamespace(place=PLACE)
 
     async def admit(self, *_: Any) -> None:

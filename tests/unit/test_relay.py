@@ -88,7 +88,7 @@ class Relaying:
             began=time.perf_counter(),
             drain_s=30,
         )
-        await self.relay.run((), self.cycle, self.cycle.send)
+        await self.relay.run((), self.cycle)
 
 
 async def turns() -> None:

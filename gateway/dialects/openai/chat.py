@@ -9,7 +9,20 @@ from typing import Any
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
-from gateway.dialects.meter import MOST_TICKS, Events, Meter, Tab, Usage, Whole, buckets, count, counts, inner, text
+from gateway.dialects.meter import (
+    MOST,
+    MOST_TICKS,
+    Events,
+    Meter,
+    Tab,
+    Usage,
+    Whole,
+    buckets,
+    count,
+    counts,
+    inner,
+    text,
+)
 from gateway.dialects.openai import options
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -118,7 +131,13 @@ def _usage(found: dict[str, Any], tier: str | None) -> Usage:
     # xAI counts reasoning beside the completion; the total tells (wire.md 4).
     if reasoning and count(found, "total_tokens") == prompt + completion + reasoning:
         completion += reasoning
-    usage = buckets(input_uncached=max(prompt - cached - written, 0), output=completion, service_tier=tier)
+    usage: Usage = {}
+    if prompt > cached + written:
+        usage["input_uncached"] = prompt - cached - written
+    if completion:
+        usage["output"] = min(completion, MOST)
+    if tier:
+        usage["service_tier"] = tier
     if inputs or outputs:
         usage |= buckets(
             cache_read=cached,

@@ -7,6 +7,10 @@ from gateway.dialects.shape import Headers
 from gateway.refusals import Refusal
 
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+_LIMITS = {
+    kind: [f"x-ratelimit-{what}-{kind}".encode() for what in ("limit", "remaining", "reset")]
+    for kind in ("requests", "tokens")
+}
 
 
 class OpenAI:
@@ -37,11 +41,8 @@ class OpenAI:
 
     def limits(self, kind: str, limit: int, left: int, reset_ms: int, now_s: float) -> Headers:
         del now_s  # the reset is a duration such as 120ms or 6m0s
-        return [
-            (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
-            (f"x-ratelimit-remaining-{kind}".encode(), str(left).encode()),
-            (f"x-ratelimit-reset-{kind}".encode(), f"{reset_ms}ms".encode()),
-        ]
+        of_limit, of_left, of_reset = _LIMITS[kind]
+        return [(of_limit, b"%d" % limit), (of_left, b"%d" % left), (of_reset, b"%dms" % reset_ms)]
 
 
 class Xai(OpenAI):
