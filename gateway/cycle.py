@@ -125,13 +125,12 @@ class Cycle:
             else:
                 await self._say_500()
         finally:
-            # Neither the protocol nor the scope nor its task knows it any more, so it is freed now. The collector freed
-            # 7,000 requests at once, and everybody waited for 68 ms.
+            # Neither the protocol nor the scope knows it any more, so it is freed now. The collector freed 7,000 requests
+            # at once, and everybody waited for 68 ms.
             self.on_response = _nothing
             self.scope.pop("extensions", None)
             if self._task is not None:
                 self._tasks.discard(self._task)  # a callback of the task would be one more turn of the loop
-                self._task = None
 
     async def receive(self) -> dict[str, Any]:
         if self._waits_for_100 and not self._transport.is_closing():

@@ -1,0 +1,156 @@
+"""A caller's connection: it is closed when it has been idle for so long, and at no other time."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from gateway.listener import Listener
+from tests.unit.test_cycle import Transport
+
+KEPT_S = 75
+REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Line(Transport):
+    """Its reading may be paused, as it is while callers pipeline."""
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+class Timer:
+    def __init__(self, at: float, call: Callable[[], None]) -> None:
+        self.at = at
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Clock:
+    """A loop whose time goes by when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.timers: list[Timer] = []
+        self.create_task = asyncio.get_running_loop().create_task
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, seconds: float, call: Callable[..., None], *args: Any) -> Timer:
+        self.timers.append(Timer(self.now + seconds, lambda: call(*args)))
+        return self.timers[-1]
+
+    @property
+    def waiting(self) -> list[Timer]:
+        return [timer for timer in self.timers if not timer.cancelled]
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        for timer in [timer for timer in self.waiting if timer.at <= self.now]:
+            self.timers.remove(timer)
+            timer.call()
+
+
+class Caller:
+    """One connection to an application that answers when it may."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.may_answer = asyncio.Semaphore(100)
+        self.state = ServerState()
+        config = uvicorn.Config(
+            self.answer, http=Listener, interface="asgi3", timeout_keep_alive=KEPT_S, log_config=None, lifespan="off"
+        )
+        config.load()
+        self.listener = Listener(config, self.state, {}, _loop=self.clock)
+        self.transport = Line()
+        self.listener.connection_made(self.transport)
+
+    async def answer(self, _scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await self.may_answer.acquire()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def asks(self) -> None:
+        self.listener.data_received(REQUEST)
+        tasks = set(self.state.tasks)
+        assert len(tasks) == 1
+        if not self.may_answer.locked():
+            await asyncio.gather(*tasks)
+            assert not self.state.tasks, "a shutdown would wait for it"
+            assert self.transport.written[-1].startswith(b"HTTP/1.1 200")
+
+
+@pytest.fixture
+async def caller() -> Caller:
+    return Caller()
+
+
+async def test_an_idle_connection_is_closed_when_its_time_is_up(caller: Caller) -> None:
+    await caller.asks()
+    caller.clock.passes(KEPT_S - 1)
+    assert not caller.transport.closed
+    caller.clock.passes(1)
+    assert caller.transport.closed
+
+
+async def test_each_answer_gives_it_the_whole_time_again_with_one_timer(caller: Caller) -> None:
+    for _ in range(2):
+        await caller.asks()
+        assert len(caller.clock.waiting) == 1
+        caller.clock.passes(KEPT_S - 1)
+    assert not caller.transport.closed
+    caller.clock.passes(1)
+    assert caller.transport.closed
+
+
+async def test_a_connection_in_use_is_not_idle(caller: Caller) -> None:
+    await caller.asks()
+    caller.may_answer = asyncio.Semaphore(0)
+    caller.clock.passes(KEPT_S - 1)
+    await caller.asks()
+    caller.clock.passes(10 * KEPT_S)
+    assert not caller.transport.closed
+    caller.may_answer.release()
+    await asyncio.gather(*caller.state.tasks)
+    caller.clock.passes(KEPT_S - 1)
+    assert not caller.transport.closed
+    caller.clock.passes(1)
+    assert caller.transport.closed
+
+
+async def test_a_head_under_way_is_not_idle(caller: Caller) -> None:
+    await caller.asks()
+    caller.clock.passes(KEPT_S - 1)
+    caller.listener.data_received(REQUEST[:20])
+    caller.clock.passes(1)
+    assert not caller.transport.closed  # how long a head may take is another clock's
+
+
+async def test_what_follows_in_the_pipeline_is_served_before_it_is_idle(caller: Caller) -> None:
+    caller.may_answer = asyncio.Semaphore(1)
+    caller.listener.data_received(REQUEST + REQUEST)
+    await asyncio.gather(*caller.state.tasks)
+    caller.clock.passes(KEPT_S)
+    assert not caller.transport.closed
+    caller.may_answer.release()
+    await asyncio.gather(*caller.state.tasks)
+    assert [piece[:12] for piece in caller.transport.written] == [b"HTTP/1.1 200"] * 2
+    caller.clock.passes(KEPT_S)
+    assert caller.transport.closed
+
+
+async def test_a_lost_connection_leaves_no_timer(caller: Caller) -> None:
+    await caller.asks()
+    caller.listener.connection_lost(None)
+    assert not caller.clock.waiting
