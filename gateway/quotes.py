@@ -12,7 +12,7 @@ import msgspec
 from gateway.dialects.shape import Asked
 from ledger.catalogue import Model
 from ledger.money import MAX_NANOS
-from ledger.prices import Bound, quote_nanos
+from ledger.prices import Bound, Ceiling, ceiling, in_nanos
 
 CAPS = (65_536, 32_768, 16_384, 8_192, 4_096)
 FLOOR, REASONING_FLOOR = 4_096, 16_384
@@ -43,8 +43,10 @@ def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, fallback
     elif not asked.capped or not asked.writes:
         caps = [most]
     else:
-        caps = [most, *(cap for cap in CAPS if max(map(floor, models)) <= cap < most)]
-    amounts = [_dearest(models, asked, body_bytes, markup_ppm, cap) for cap in caps]
+        least = max([floor(each) for each in models])
+        caps = [most, *[cap for cap in CAPS if least <= cap < most]]
+    ceilings = _ceilings(models, asked, body_bytes)
+    amounts = [_dearest(ceilings, cap, asked.choices, markup_ppm) for cap in caps]
     return Quote(amounts, caps, min(caps[-1], asked.cap or FLOOR) * asked.choices)
 
 
@@ -58,33 +60,43 @@ def must_say(model: Model, asked: Asked, cap: int) -> bool:
     return asked.cap is None and asked.capped and asked.writes and (cap < model.max_output_tokens or asked.needs_cap)
 
 
-def _dearest(models: Sequence[Model], asked: Asked, body_bytes: int, markup_ppm: int, cap: int) -> int:
-    return max([_amount(each, asked, body_bytes, markup_ppm, min(cap, each.max_output_tokens)) for each in models])
+def _ceilings(models: Sequence[Model], asked: Asked, body_bytes: int) -> list[tuple[Ceiling, int]]:
+    """What each model can cost at most, and the most output of one choice that it writes."""
+    return [(_ceiling(each, asked, body_bytes), each.max_output_tokens) for each in models]
 
 
-def _amount(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, cap: int) -> int:
+def _ceiling(model: Model, asked: Asked, body_bytes: int) -> Ceiling:
     shown = body_bytes + asked.extra_input
-    tokens = model.max_input_tokens if asked.by_reference else min(shown, model.max_input_tokens)
     bound = Bound(
-        input_tokens=tokens,
-        output_tokens=cap * asked.choices,
+        input_tokens=model.max_input_tokens if asked.by_reference else min(shown, model.max_input_tokens),
+        output_tokens=0,
         searches=asked.searches,
         seconds=asked.seconds,
         requests=asked.choices,
         variants=None if asked.others else asked.variants,
     )
-    # Nobody has more than that, and no script takes a larger amount: what costs more is not covered, whatever it is.
-    return min(quote_nanos(model.price, bound, markup_ppm=markup_ppm), MAX_NANOS)
+    return ceiling(model.price, bound)
+
+
+def _dearest(ceilings: list[tuple[Ceiling, int]], cap: int, choices: int, markup_ppm: int) -> int:
+    """The most that so many output tokens of each choice can cost, by whichever model.
+
+    Nobody has more than the most that is offered, and no script takes a larger amount: what costs more is not covered,
+    whatever it is.
+    """
+    ticks = max([base + min(cap, most) * choices * token for (base, token), most in ceilings])
+    return min(in_nanos(ticks, markup_ppm), MAX_NANOS)
 
 
 def affordable_cap(models: Sequence[Model], asked: Asked, body_bytes: int, markup_ppm: int, *, left: int) -> int:
     """The largest output cap below the caller's own that `left` nano-USD cover; 0 if there is none."""
     if asked.cap is None or not asked.writes:
         return 0
+    ceilings = _ceilings(models, asked, body_bytes)
     low, high = 0, min(asked.cap, max(each.max_output_tokens for each in models))
     while low < high:
         middle = (low + high + 1) // 2
-        fits = _dearest(models, asked, body_bytes, markup_ppm, middle) <= left
+        fits = _dearest(ceilings, middle, asked.choices, markup_ppm) <= left
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

@@ -9,7 +9,7 @@ Usage is a mapping of disjoint buckets (docs/billing.md): inputs `input_uncached
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -81,24 +81,40 @@ def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
     What was served by a variant of a name that the price does not have is billed by the dearest of its tables: a name
     that came up since the price was made must not be billed at base (wire.md 7).
     """
-    return round_up_to_nanos(markup_ppm * price.tables.ticks(usage, _served(usage)), _UNIT)
+    return in_nanos(price.tables.ticks(usage, _served(usage)), markup_ppm)
+
+
+def in_nanos(ticks: int, markup_ppm: int) -> Nanos:
+    """What an account is charged or quoted for so many ticks (price_tables.py)."""
+    return round_up_to_nanos(markup_ppm * ticks, _UNIT)
+
+
+class Ceiling(NamedTuple):
+    """The most that a request can cost: ticks before any output, and for each token of it."""
+
+    base: int
+    token: int
+
+
+def ceiling(price: Price, bound: Bound) -> Ceiling:
+    """The most that usage within the bound can cost, whatever buckets the provider puts it in, and whoever serves it.
+
+    Each quantity is at the dearest rate of all sheets that can apply, so no bill is above it (wire.md 8). The bound's
+    output is left to be counted.
+    """
+    dearest = price.tables.dearest(bound.variants, bound.input_tokens)
+    picos = bound.input_tokens * dearest.input + max(1, bound.requests) * dearest.request
+    if bound.searches or bound.tool_image_input or bound.tool_image_output:
+        picos += bound.searches * dearest.web_search
+        picos += bound.tool_image_input * dearest.tool_image_input
+        picos += bound.tool_image_output * dearest.tool_image_output
+    return Ceiling(picos * HOUR_S + bound.seconds * dearest.second, dearest.output * HOUR_S)
 
 
 def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
-    """The most that usage within the bound can cost, whatever buckets the provider puts it in, and whoever serves it.
-
-    Each quantity is at the dearest rate of all sheets that can apply, so no bill is above it (wire.md 8).
-    """
-    dearest = price.tables.dearest(bound.variants, bound.input_tokens)
-    picos = (
-        bound.input_tokens * dearest.input
-        + bound.output_tokens * dearest.output
-        + max(1, bound.requests) * dearest.request
-        + bound.searches * dearest.web_search
-        + bound.tool_image_input * dearest.tool_image_input
-        + bound.tool_image_output * dearest.tool_image_output
-    )
-    return round_up_to_nanos(markup_ppm * (picos * HOUR_S + bound.seconds * dearest.second), _UNIT)
+    """The ceiling of all that is bounded."""
+    base, token = ceiling(price, bound)
+    return in_nanos(base + bound.output_tokens * token, markup_ppm)
 
 
 def known_variants(price: Price) -> frozenset[str]:
