@@ -67,8 +67,6 @@ class Cycle:
 
     def begin(self, status: int, headers: Any) -> None:
         """The head of an answer. It is kept back until its first piece: an empty one sends it alone."""
-        if self.disconnected:
-            return
         if self._started:
             raise RuntimeError("The answer has begun already.")
         self._started = True

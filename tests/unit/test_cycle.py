@@ -122,6 +122,27 @@ async def test_an_answer_that_is_not_ended_is_cut() -> None:
     assert (transport.written[-1][-8:], transport.closed, ended) == (b"\r\nhalf\r\n", True, [])
 
 
+async def test_an_answer_begins_once() -> None:
+    made, transport, _ = cycle()
+    await start(made, [])
+    with pytest.raises(RuntimeError):
+        await start(made, [(b"x-a", b"b")])
+    await piece(made, b"")
+    assert b"x-a" not in b"".join(transport.written)
+
+
+async def test_what_is_sent_waits_until_the_caller_has_room() -> None:
+    made, transport, _ = cycle()
+    await start(made, [])
+    made.flow.pause_writing()
+    sending = asyncio.create_task(piece(made, b"1", more=True))
+    await asyncio.sleep(0)
+    assert transport.written == []
+    made.flow.resume_writing()
+    await sending
+    assert b"".join(transport.written).endswith(b"\r\n1\r\n1\r\n")
+
+
 async def test_a_connection_that_is_not_kept_says_so_and_closes() -> None:
     for keep_alive, headers in ((False, Pairs()), (True, [(b"connection", b"Close")])):
         made, transport, _ = cycle(keep_alive=keep_alive)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+import httpx2
 import pytest
 
 from gateway.dialects.openai.chat import Chat
@@ -28,11 +29,12 @@ class Answer:
     """An upstream that has its frames ready; how many of them were taken."""
 
     headers = ((b"content-type", b"text/event-stream"),)
-    begun = True
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, *, begun: bool = True) -> None:
         self.status = status
+        self.begun = begun
         self.left = [*FRAMES, DONE]
+        self.breaks_at = -1
         self.before: dict[int, Callable[[], None]] = {}  # what happens when so many are left
 
     @property
@@ -45,6 +47,8 @@ class Answer:
     async def relay(self, take: Callable[[bytes], bool]) -> bool:
         while self.left:
             self.before.get(len(self.left), lambda: None)()
+            if len(self.left) == self.breaks_at:
+                raise httpx2.ReadError("The connection broke.")
             if not take(self.left.pop(0)):
                 break
         return bool(self.left)
@@ -67,8 +71,8 @@ class Asked:
 class Relaying:
     """One answer on its way to a caller."""
 
-    def __init__(self, status: int = 200) -> None:
-        self.answer = Answer(status)
+    def __init__(self, status: int = 200, *, begun: bool = True) -> None:
+        self.answer = Answer(status, begun=begun)
         self.cycle, self.transport, _ = cycle()
         self.flow = self.cycle.flow
         self.intake = Intake()
@@ -143,3 +147,39 @@ async def test_a_caller_who_does_not_read_a_refusal_either_has_left() -> None:
         await one.task
     assert one.transport.written == []
     assert one.relay.settlement().void
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_head_goes_ahead_of_an_answer_that_has_not_begun(begun: bool) -> None:
+    one = Relaying(begun=begun)
+    written: list[int] = []
+    one.answer.before[7] = lambda: written.append(len(one.transport.written))
+    await one.task
+    assert written == [0 if begun else 1]
+    assert one.transport.written[0].endswith(b"\r\n\r\n") is not begun
+
+
+async def test_the_last_piece_waits_until_there_is_room_for_it() -> None:
+    one = Relaying()
+    one.answer.before[1] = one.flow.pause_writing
+    await turns()
+    assert not one.task.done()
+    assert b"[DONE]" not in b"".join(one.transport.written)
+    one.flow.resume_writing()
+    await one.task
+    assert b"".join(one.transport.written).endswith(b"[DONE]\n\n\r\n0\r\n\r\n")
+
+
+async def test_so_does_the_word_that_an_answer_broke_off_and_its_body_has_no_end() -> None:
+    one = Relaying()
+    one.answer.breaks_at = 3
+    one.answer.before[3] = one.flow.pause_writing
+    await turns()
+    assert not one.task.done()
+    assert b"upstream_error" not in b"".join(one.transport.written)
+    one.flow.resume_writing()
+    await one.task
+    written = b"".join(one.transport.written)
+    assert (written.count(b"word"), written.count(b"upstream_error")) == (4, 1)
+    assert not written.endswith(b"\r\n0\r\n\r\n")
+    assert one.relay.settlement().facts.outcome == "upstream_broke"
