@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gateway import quotes
 from gateway.dialects.shape import Asked
+from ledger.money import MAX_NANOS
 from ledger.price_tables import INPUT_BUCKETS, RATES
 from ledger.prices import BASE, Price, Tier, Variant, cost_nanos
 from tests.billing import Priced
@@ -152,6 +153,25 @@ def test_without_a_cap_the_models_longest_output_is_held_or_one_that_is_set() ->
     assert quotes.quote(model, replace(uncapped, capped=False), size, 1_000_000).caps == [100_000]
     assert quotes.quote(model, replace(asked, cap=7, choices=3), size, 1_000_000).amounts == [21]
     assert quotes.quote(model, replace(asked, cap=10**9), size, 1_000_000).caps == [100_000]
+
+
+def test_a_model_that_thinks_first_is_not_set_a_cap_that_it_would_think_away() -> None:
+    sample, usage = promised("openai_chat")
+    asked, size = request_for(sample, usage)
+    uncapped = replace(asked, cap=None)
+    plain = Priced(Price(1, {"input": 0, "output": 1_000}), max_output_tokens=100_000).model
+    thinks = replace(plain, reasons=True)
+    assert quotes.quote(thinks, uncapped, size, 1_000_000).caps == [100_000, 65_536, 32_768, 16_384]
+    assert quotes.quote(plain, uncapped, size, 1_000_000, [thinks]).caps == [100_000, 65_536, 32_768, 16_384]
+    short = replace(thinks, max_output_tokens=9_000)
+    assert quotes.quote(short, uncapped, size, 1_000_000).caps == [9_000]
+
+
+def test_no_quote_is_more_than_an_amount_can_be() -> None:
+    sample, usage = promised("openai_chat")
+    asked, size = request_for(sample, usage)
+    model = Priced(Price(1, {"input": 0, "output": 10**15})).model
+    assert quotes.quote(model, replace(asked, cap=10_000), size, 1_000_000).amounts == [MAX_NANOS]
 
 
 def test_a_quote_with_fallbacks_covers_each_model_up_to_its_own_cap() -> None:
