@@ -84,7 +84,9 @@ def _dearest(ceilings: list[tuple[Ceiling, int]], cap: int, choices: int, markup
     Nobody has more than the most that is offered, and no script takes a larger amount: what costs more is not covered,
     whatever it is.
     """
-    ticks = max([base + min(cap, most) * choices * token for (base, token), most in ceilings])
+    ticks = 0
+    for (base, token), most in ceilings:
+        ticks = max(ticks, base + min(cap, most) * choices * token)
     return min(in_nanos(ticks, markup_ppm), MAX_NANOS)
 
 

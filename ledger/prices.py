@@ -9,7 +9,7 @@ Usage is a mapping of disjoint buckets (docs/billing.md): inputs `input_uncached
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -89,11 +89,8 @@ def in_nanos(ticks: int, markup_ppm: int) -> Nanos:
     return round_up_to_nanos(markup_ppm * ticks, _UNIT)
 
 
-class Ceiling(NamedTuple):
-    """The most that a request can cost: ticks before any output, and for each token of it."""
-
-    base: int
-    token: int
+Ceiling = tuple[int, int]
+"""The most that a request can cost: ticks before any output, and for each token of it."""
 
 
 def ceiling(price: Price, bound: Bound) -> Ceiling:
@@ -108,7 +105,7 @@ def ceiling(price: Price, bound: Bound) -> Ceiling:
         picos += bound.searches * dearest.web_search
         picos += bound.tool_image_input * dearest.tool_image_input
         picos += bound.tool_image_output * dearest.tool_image_output
-    return Ceiling(picos * HOUR_S + bound.seconds * dearest.second, dearest.output * HOUR_S)
+    return picos * HOUR_S + bound.seconds * dearest.second, dearest.output * HOUR_S
 
 
 def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
