@@ -1,11 +1,14 @@
 """What the metrics say of requests: counted in memory first, and handed over as one."""
 
-from typing import Any
+from typing import Any, cast
 
 from prometheus_client import REGISTRY, Gauge
 
 from gateway.counting import count_ended
+from gateway.upstream.client import Chosen, Upstreams
+from gateway.upstream.pools import Pools
 from ledger import tally
+from ledger.catalogue import Target, Upstream
 from ledger.facts import Facts
 from ledger.hot import Ended
 from ledger.settlement import Settlement
@@ -59,3 +62,13 @@ def test_a_level_goes_up_and_down_and_stays_where_it_is() -> None:
     tally.move(gauge, "one", by=2)
     step(-1)
     assert value("weir_test_level", name="one") == 2
+
+
+def test_how_many_requests_are_at_an_upstream() -> None:
+    pools = Pools(cast("Upstreams", None))
+    at = Chosen(Upstream("u", "counted", "openai", "https://example.com/v1", ""), Target("u", "m"), "sk", "m")
+    seen = []
+    for step in (pools.take, pools.take, pools.leave, pools.leave):
+        step(at)
+        seen.append(value("weir_upstream_open", upstream="counted"))
+    assert seen == [1, 2, 1, 0]
