@@ -99,7 +99,7 @@ class Admission:
         fresh = fitted = False
         for _ in range(3):
             found = None if fresh else self._served(snapshot, wish)
-            opened, model = found or await self._found(key, snapshot, wish, fresh=fresh)
+            opened, model = found or await self._found(key, snapshot, wish)
             refusal = standins.objection(model, asked)
             if refusal is not None:
                 raise refusal
@@ -164,27 +164,22 @@ class Admission:
         """The model that is asked for, if this key may use it and its upstreams speak the dialect, as far as is known."""
         opened, name = self._catalogues.now, wish.asked.model
         model = opened.book.models.get(name) if opened else None
-        models = snapshot.key_policy.models
-        if opened is None or model is None or (models and name not in models):
+        if opened is None or model is None or not _allows(snapshot, name):
             return None
         return (opened, model) if standins.speaks(opened, model, wish.dialect) else None
 
-    async def _found(self, key: KeyId, snapshot: Snapshot, wish: Wish, *, fresh: bool) -> tuple[Opened, Model]:
+    async def _found(self, key: KeyId, snapshot: Snapshot, wish: Wish) -> tuple[Opened, Model]:
         """The same after another look at what may have changed, or the Refusal that says what is wrong."""
-        name, opened = wish.asked.model, self._catalogues.now
-        model = opened.book.models.get(name) if opened else None
-        allowed = not snapshot.key_policy.models or name in snapshot.key_policy.models
-        if fresh or model is None or not allowed:
-            try:
-                opened = await self._catalogues.refresh(key.partition)
-                again = await self._snapshots.fetch(key) if not allowed else snapshot
-            except StoreUnavailable:
-                raise unavailable() from None
-            model = opened.book.models.get(name) if opened else None
-            allowed = again is not None and (not again.key_policy.models or name in again.key_policy.models)
+        name = wish.asked.model
+        try:
+            opened = await self._catalogues.refresh(key.partition)
+            again = snapshot if _allows(snapshot, name) else await self._snapshots.fetch(key)
+        except StoreUnavailable:
+            raise unavailable() from None
         if opened is None:
             raise unavailable()
-        if model is None or not allowed:
+        model = opened.book.models.get(name)
+        if model is None or again is None or not _allows(again, name):
             message = "No model of this name is served to this API key; GET /weir/v1/models lists those that are."
             raise Refusal(Code.MODEL_NOT_FOUND, message, param="model")
         if not standins.speaks(opened, model, wish.dialect):
@@ -219,6 +214,12 @@ class Unsure(Exception):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+
+
+def _allows(snapshot: Snapshot, model: str) -> bool:
+    """Whether the key may use a model of this name."""
+    models = snapshot.key_policy.models
+    return not models or model in models
 
 
 def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:

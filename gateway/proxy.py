@@ -119,9 +119,8 @@ class Proxy:
             raise
 
     def _relay(self, ticket: Ticket, request: Request, weight: Weight, began: float) -> Relay:
-        stages = [self._pools.able(ticket.model, ticket.opened, request.dialect)]
-        if ticket.standins:
-            stages += [self._pools.able(each.model, ticket.opened, request.dialect) for each in ticket.standins]
+        models = (ticket.model, *[each.model for each in ticket.standins])
+        stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
         want = Want(ticket.tokens, request.asked.sticky)
         search = Search(self._pools, stages, want, self._pools.line(ticket.model))
         return Relay(ticket, request, search, weight, began=began, drain_s=self._drain_s)

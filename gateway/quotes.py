@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.dialects.shape import Asked
+from ledger import prices
 from ledger.catalogue import Model
 from ledger.money import MAX_NANOS
-from ledger.prices import Bound, Ceiling, ceiling, in_nanos
+from ledger.prices import Bound, Ceiling
 
 CAPS = (65_536, 32_768, 16_384, 8_192, 4_096)
 FLOOR, REASONING_FLOOR = 4_096, 16_384
@@ -36,7 +37,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
 def quote(model: Model, asked: Asked, body_bytes: int, markup_ppm: int, fallbacks: Sequence[Model] = ()) -> Quote:
     """The dearest ways in which this request could be billed, by the model or one that serves in its place."""
-    models = (model, *fallbacks) if fallbacks else (model,)
+    models = (model, *fallbacks)
     most = max([each.max_output_tokens for each in models]) if asked.writes else 0
     if asked.cap is not None:
         caps = [min(asked.cap, most)]
@@ -69,25 +70,21 @@ def _ceiling(model: Model, asked: Asked, body_bytes: int) -> Ceiling:
     shown = body_bytes + asked.extra_input
     bound = Bound(
         input_tokens=model.max_input_tokens if asked.by_reference else min(shown, model.max_input_tokens),
-        output_tokens=0,
         searches=asked.searches,
         seconds=asked.seconds,
         requests=asked.choices,
         variants=None if asked.others else asked.variants,
     )
-    return ceiling(model.price, bound)
+    return prices.ceiling(model.price, bound)
 
 
 def _dearest(ceilings: list[tuple[Ceiling, int]], cap: int, choices: int, markup_ppm: int) -> int:
     """The most that so many output tokens of each choice can cost, by whichever model.
 
-    Nobody has more than the most that is offered, and no script takes a larger amount: what costs more is not covered,
-    whatever it is.
+    Nobody has more than MAX_NANOS, and no script takes a larger amount: what costs more is not covered, whatever it is.
     """
-    ticks = 0
-    for (base, token), most in ceilings:
-        ticks = max(ticks, base + min(cap, most) * choices * token)
-    return min(in_nanos(ticks, markup_ppm), MAX_NANOS)
+    dearest = max([ceiling.nanos(min(cap, most) * choices, markup_ppm=markup_ppm) for ceiling, most in ceilings])
+    return min(dearest, MAX_NANOS)
 
 
 def affordable_cap(models: Sequence[Model], asked: Asked, body_bytes: int, markup_ppm: int, *, left: int) -> int:

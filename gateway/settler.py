@@ -16,7 +16,6 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from gateway import metrics
-from gateway.counting import count_ended
 from gateway.flow import Signal
 from gateway.spill import MAX_BYTES, Spill
 from ledger import common_metrics, facts, hot, keyspace, log, tally
@@ -109,7 +108,7 @@ class Settler:
             self._in_background(self._claim(s))
             return
         if not counted:
-            count_ended(s, ended)
+            count(s, ended)
         del self._waiting[s.rid]
         if self._replicas and ended.end != "voided":
             self._kept[s.rid] = (s, ended.server, time.monotonic())
@@ -204,3 +203,22 @@ class Settler:
                 elif reached >= self._replicas:
                     del self._kept[rid]
                     self._arrived(rid)
+
+
+def count(s: Settlement, ended: Ended) -> None:
+    """What the metrics say of a request that has ended."""
+    f = s.facts
+    provider = f.provider or metrics.OTHER
+    tally.count(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)
+    if s.void:
+        return
+    model = f.fallback_model or f.model
+    tally.count(metrics.CHARGE_NANOS, provider, model, by=ended.charge_nanos)
+    for bucket, number in f.usage.items():
+        if isinstance(number, int):
+            tally.count(metrics.TOKENS, provider, model, bucket, by=number)
+    if f.estimated:
+        tally.count(metrics.ESTIMATED, provider)
+    if ended.shortfall_nanos:
+        tally.count(metrics.SHORTFALL_NANOS, by=ended.shortfall_nanos)
+        log.get().warning("shortfall", rid=s.rid, account=s.account, model=f.model)

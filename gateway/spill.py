@@ -58,7 +58,7 @@ class Spill:
 
     @property
     def bytes_used(self) -> int:
-        return sum([segment.size for segment in self._segments]) if self._segments else 0
+        return sum([segment.size for segment in self._segments])
 
     def write(self, settlements: list[Settlement]) -> None:
         """Put settlements on disk; blocks for as long as the disk takes. OSError if it cannot."""

@@ -133,17 +133,10 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
 
 async def admit(
-    redis: Caller,
-    place: Place,
-    rid: str,
-    versions: Versions,
-    offer: Offer,
-    *,
-    lease_us: int = LEASE_US,
-    backlog_bound: int = BACKLOG_BOUND,
+    redis: Caller, place: Place, rid: str, versions: Versions, offer: Offer, **bounds: int
 ) -> Admitted | Refused:
     """Check everything and hold the first amount that fits; a repeat of the same rid gets the same answer."""
-    return admitted(await admitting(redis, place, rid, versions, offer, lease_us=lease_us, backlog_bound=backlog_bound))
+    return admitted(await admitting(redis, place, rid, versions, offer, **bounds))
 
 
 def admitting(

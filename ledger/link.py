@@ -111,9 +111,9 @@ class Link:
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable("the link is closed"))
             return failed
-        call = Call(script, args, loop.create_future())
-        self._put(call)
-        return call.future
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(Call(script, args, future))
+        return future
 
     def _put(self, call: Call) -> None:
         self._waiting.append(call)

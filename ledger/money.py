@@ -57,4 +57,5 @@ def round_up_to_nanos(picos: int, per: int = 1) -> Nanos:
     Rounding up once per request costs a caller less than one nano-USD, and a hold made by the same function is never
     below the charge (design.md section 6).
     """
-    return -(-picos // (per * PICOS_PER_NANO))  # type: ignore[return-value]  # to call the type costs more than all this
+    # Not called `Nanos`: that call costs more than all of this.
+    return -(-picos // (per * PICOS_PER_NANO))  # type: ignore[return-value]

@@ -63,10 +63,9 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Bound(msgspec.Struct, frozen=True, gc=False):
-    """The most that a request can use. `variants`: those that may serve it, beside base; None if any may."""
+    """The most that a request can use, but for output. `variants`: those that may serve it, beside base; None if any may."""
 
     input_tokens: int
-    output_tokens: int
     searches: int = 0
     seconds: int = 0
     requests: int = 1
@@ -81,23 +80,28 @@ def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
     What was served by a variant of a name that the price does not have is billed by the dearest of its tables: a name
     that came up since the price was made must not be billed at base (wire.md 7).
     """
-    return in_nanos(price.tables.ticks(usage, _served(usage)), markup_ppm)
+    return _in_nanos(price.tables.ticks(usage, _served(usage)), markup_ppm)
 
 
-def in_nanos(ticks: int, markup_ppm: int) -> Nanos:
-    """What an account is charged or quoted for so many ticks (price_tables.py)."""
+def _in_nanos(ticks: int, markup_ppm: int) -> Nanos:
     return round_up_to_nanos(markup_ppm * ticks, _UNIT)
 
 
-Ceiling = tuple[int, int]
-"""The most that a request can cost: ticks before any output, and for each token of it."""
+class Ceiling(msgspec.Struct, frozen=True, gc=False):
+    """The most that a request can cost, in ticks: before any output, and for each token of it."""
+
+    base: int
+    token: int
+
+    def nanos(self, output_tokens: int, *, markup_ppm: int = PPM) -> Nanos:
+        """The most that it can cost with so much output."""
+        return _in_nanos(self.base + output_tokens * self.token, markup_ppm)
 
 
 def ceiling(price: Price, bound: Bound) -> Ceiling:
     """The most that usage within the bound can cost, whatever buckets the provider puts it in, and whoever serves it.
 
-    Each quantity is at the dearest rate of all sheets that can apply, so no bill is above it (wire.md 8). The bound's
-    output is left to be counted.
+    Each quantity is at the dearest rate of all sheets that can apply, so no bill is above it (wire.md 8).
     """
     dearest = price.tables.dearest(bound.variants, bound.input_tokens)
     picos = bound.input_tokens * dearest.input + max(1, bound.requests) * dearest.request
@@ -105,13 +109,7 @@ def ceiling(price: Price, bound: Bound) -> Ceiling:
         picos += bound.searches * dearest.web_search
         picos += bound.tool_image_input * dearest.tool_image_input
         picos += bound.tool_image_output * dearest.tool_image_output
-    return picos * HOUR_S + bound.seconds * dearest.second, dearest.output * HOUR_S
-
-
-def quote_nanos(price: Price, bound: Bound, *, markup_ppm: int = PPM) -> Nanos:
-    """The ceiling of all that is bounded."""
-    base, token = ceiling(price, bound)
-    return in_nanos(base + bound.output_tokens * token, markup_ppm)
+    return Ceiling(picos * HOUR_S + bound.seconds * dearest.second, dearest.output * HOUR_S)
 
 
 def known_variants(price: Price) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Metrics for a hot path: counted in plain dictionaries, handed to prometheus-client a few times a second.
+"""Metrics for a hot path: noted in plain lists, handed to prometheus-client a few times a second.
 
 In its multi-process mode every `inc` is a lock, a check of the process id and a write to a memory map: 15 % of a request's
 CPU when it was done per event (docs/performance.md). One event loop, so no lock is needed here.
@@ -7,6 +7,7 @@ CPU when it was done per event (docs/performance.md). One event loop, so no lock
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -14,34 +15,32 @@ from prometheus_client import Counter, Gauge, Histogram
 FLUSH_EVERY_S = 0.1
 Labels = tuple[str, ...]
 
-_counts: dict[tuple[Counter, Labels], float] = {}
-_levels: dict[tuple[Gauge, Labels], float] = {}
-_moved: set[tuple[Gauge, Labels]] = set()
-_moves: dict[tuple[Gauge, Labels], list[float]] = {}
+_KEPT = 4_096
+
 _added: dict[tuple[Counter, Labels], list[float]] = {}
+_moves: dict[tuple[Gauge, Labels], list[float]] = {}
+_levels: dict[tuple[Gauge, Labels], float] = {}
 _seen: dict[tuple[Histogram, Labels], list[float]] = {}
 
 
 def count(metric: Counter, *labels: str, by: float = 1) -> None:
     """Add to a counter."""
-    key = (metric, labels)
-    _counts[key] = _counts.get(key, 0) + by
+    adder(metric, *labels)(by)
 
 
 def move(metric: Gauge, *labels: str, by: float) -> None:
     """Raise or lower a gauge that counts what is open now."""
-    key = (metric, labels)
-    _levels[key] = _levels.get(key, 0) + by
-    _moved.add(key)
+    _mover(metric, *labels)(by)
 
 
+@lru_cache(maxsize=_KEPT)
 def adder(metric: Counter, *labels: str) -> Callable[[float], None]:
-    """`count` for what happens with every request or chunk: made once, each call is one append to a list."""
+    """`count` for what happens with every chunk: made once, each call is one append to a list."""
     return _added.setdefault((metric, labels), []).append
 
 
-def mover(metric: Gauge, *labels: str) -> Callable[[float], None]:
-    """`move` for what happens with every request; made once, like an `adder`."""
+@lru_cache(maxsize=_KEPT)
+def _mover(metric: Gauge, *labels: str) -> Callable[[float], None]:
     return _moves.setdefault((metric, labels), []).append
 
 
@@ -52,20 +51,15 @@ def observer(metric: Histogram, *labels: str) -> Callable[[float], None]:
 
 def flush() -> None:
     """Hand over everything; call it before the process ends."""
-    for (counter, labels), by in _counts.items():
-        _child(counter, labels).inc(by)
-    _counts.clear()
     for (counter, labels), amounts in _added.items():
         if amounts:
             _child(counter, labels).inc(sum(amounts))
             amounts.clear()
     for (gauge, labels), moves in _moves.items():
         if moves:
-            move(gauge, *labels, by=sum(moves))
+            level = _levels[gauge, labels] = _levels.get((gauge, labels), 0) + sum(moves)
+            _child(gauge, labels).set(level)
             moves.clear()
-    for gauge, labels in _moved:
-        _child(gauge, labels).set(_levels[gauge, labels])
-    _moved.clear()
     for (histogram, labels), values in _seen.items():
         if values:
             _observe_all(_child(histogram, labels), values)

@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import httpx2
@@ -192,7 +191,7 @@ class Upstreams:
             self.failed(name, "broke", error)
             message = "The upstream broke off before it answered; please try again."
             raise Refusal(Code.UPSTREAM_ERROR, message, retry_after_s=1) from None
-        _answered(name, answer.status)(1)
+        tally.count(metrics.UPSTREAM_REQUESTS, name, str(answer.status))
         return answer
 
     @staticmethod
@@ -200,8 +199,3 @@ class Upstreams:
         """An upstream did not answer: `status` says how, in one word."""
         tally.count(metrics.UPSTREAM_REQUESTS, name, status)
         log.get().warning("upstream_failed", upstream=name, status=status, exc=error)
-
-
-@lru_cache(maxsize=1024)
-def _answered(upstream: str, status: int) -> Callable[[float], None]:
-    return tally.adder(metrics.UPSTREAM_REQUESTS, upstream, str(status))

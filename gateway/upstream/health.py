@@ -138,7 +138,8 @@ class Health:
         self.rooms.begin(spot.upstream, tokens.total)
         self._quota(spot).begin(tokens)
         self._in_flight[spot.upstream] = self._in_flight.get(spot.upstream, 0) + 1
-        if self._circuits and (circuit := self._circuits.get(spot)) is not None:
+        circuit = self._circuits.get(spot)
+        if circuit is not None:
             circuit.begin()
 
     def end(self, spot: Spot, tokens: Tokens = NO_TOKENS, *, used: int = 0) -> None:
@@ -146,16 +147,17 @@ class Health:
         self.rooms.end(spot.upstream, tokens.total, used)
         self._quota(spot).end(tokens)
         self._in_flight[spot.upstream] -= 1
-        if self._circuits and (circuit := self._circuits.get(spot)) is not None:
+        circuit = self._circuits.get(spot)
+        if circuit is not None:
             circuit.probing = False
 
     def answered(self, spot: Spot, seconds: float) -> None:
         """It began to answer, so many seconds after it was asked."""
         before = self._latency_s.get(spot.upstream, seconds)
         self._latency_s[spot.upstream] = before + _NEW * (seconds - before)
-        if self._refused:
-            self._refused.pop(spot.upstream, None)
-        if self._circuits and (circuit := self._circuits.get(spot)) is not None:
+        self._refused.pop(spot.upstream, None)
+        circuit = self._circuits.get(spot)
+        if circuit is not None:
             circuit.good()
 
     def failed(self, spot: Spot) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from functools import lru_cache
 
 from gateway import metrics
 from gateway.catalogues import Opened
@@ -69,12 +67,12 @@ class Pools:
         spot = spot_of(chosen)
         self._asked[spot] = chosen
         self.health.begin(spot, tokens)
-        _open(chosen.upstream.name)(1)
+        tally.move(metrics.UPSTREAM_OPEN, chosen.upstream.name, by=1)
 
     def leave(self, chosen: Chosen, tokens: Tokens = NO_TOKENS, *, used: int = 0) -> None:
         """It is over there, and has used so many tokens; who waits for the place has it at once."""
         self.health.end(spot_of(chosen), tokens, used=used)
-        _open(chosen.upstream.name)(-1)
+        tally.move(metrics.UPSTREAM_OPEN, chosen.upstream.name, by=-1)
         self.waiting.serve()
 
     async def look_for_ever(self) -> None:
@@ -95,8 +93,3 @@ class Pools:
             if before is not usable:
                 tally.move(metrics.UPSTREAM_USABLE, *labels, by=usable - (before or 0))
                 self._shown[labels] = usable
-
-
-@lru_cache(maxsize=1024)
-def _open(upstream: str) -> Callable[[float], None]:
-    return tally.mover(metrics.UPSTREAM_OPEN, upstream)

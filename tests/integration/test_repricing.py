@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from ledger import catalogue, hot, keyspace, repricing
 from ledger.cold import ColdBook
 from ledger.link import Link, client
-from ledger.prices import Bound, Price, cost_nanos, quote_nanos
+from ledger.prices import Bound, Price, ceiling, cost_nanos
 from ledger.vault import Vault
 from tests.integration.admin import UPSTREAM, Api, serving
 from tests.integration.ledger_books import PLACE, Ledger, P
@@ -69,7 +69,7 @@ class Run:
 
     async def hold(self, rid: str, price: Price) -> int:
         """A hold that covers every usage here but the longest."""
-        quote = quote_nanos(price, Bound(2_000, 100, searches=3, seconds=100), markup_ppm=MARKUP_PPM)
+        quote = ceiling(price, Bound(2_000, searches=3, seconds=100)).nanos(100, markup_ppm=MARKUP_PPM)
         await self.ledger.admit(rid, quote)
         return quote
 

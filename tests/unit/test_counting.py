@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from prometheus_client import REGISTRY, Gauge
 
-from gateway.counting import count_ended
+from gateway.settler import count
 from gateway.upstream.client import Chosen, Upstreams
 from gateway.upstream.pools import Pools
 from ledger import tally
@@ -23,7 +23,7 @@ USAGE: dict[str, int | str] = {"input_uncached": 5, "output": 7, "service_tier":
 def ended(charge_nanos: int, *, void: bool = False, **facts: Any) -> None:
     told = {name: getattr(FACTS, name) for name in FACTS.__struct_fields__}
     settlement = Settlement("r", "00", "a", "k", "l", 0, None, 0, Facts(**{**told, "usage": USAGE, **facts}), void=void)
-    count_ended(settlement, Ended("settled", charge_nanos, 0, 1))
+    count(settlement, Ended("settled", charge_nanos, 0, 1))
 
 
 def value(name: str, /, **labels: str) -> float:
@@ -54,13 +54,12 @@ def test_a_void_request_is_one_that_ended_and_no_more() -> None:
 
 def test_a_level_goes_up_and_down_and_stays_where_it_is() -> None:
     gauge = Gauge("weir_test_level", "A level of this test.", ["name"])
-    step = tally.mover(gauge, "one")
     for by in (1, 1, -1):
-        step(by)
+        tally.move(gauge, "one", by=by)
     assert value("weir_test_level", name="one") == 1
     assert value("weir_test_level", name="one") == 1
     tally.move(gauge, "one", by=2)
-    step(-1)
+    tally.move(gauge, "one", by=-1)
     assert value("weir_test_level", name="one") == 2
 
 

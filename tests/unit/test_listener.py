@@ -91,6 +91,14 @@ class Caller:
             assert self.transport.written[-1].startswith(b"HTTP/1.1 200")
 
 
+def closes_in_its_time(caller: Caller) -> None:
+    """From now on, if nothing comes: not before its time is up, and then."""
+    caller.clock.passes(KEPT_S - 1)
+    assert not caller.transport.closed
+    caller.clock.passes(1)
+    assert caller.transport.closed
+
+
 @pytest.fixture
 async def caller() -> Caller:
     return Caller()
@@ -98,10 +106,7 @@ async def caller() -> Caller:
 
 async def test_an_idle_connection_is_closed_when_its_time_is_up(caller: Caller) -> None:
     await caller.asks()
-    caller.clock.passes(KEPT_S - 1)
-    assert not caller.transport.closed
-    caller.clock.passes(1)
-    assert caller.transport.closed
+    closes_in_its_time(caller)
 
 
 async def test_each_answer_gives_it_the_whole_time_again_with_one_timer(caller: Caller) -> None:
@@ -123,10 +128,7 @@ async def test_a_connection_in_use_is_not_idle(caller: Caller) -> None:
     assert not caller.transport.closed
     caller.may_answer.release()
     await asyncio.gather(*caller.state.tasks)
-    caller.clock.passes(KEPT_S - 1)
-    assert not caller.transport.closed
-    caller.clock.passes(1)
-    assert caller.transport.closed
+    closes_in_its_time(caller)
 
 
 async def test_a_head_under_way_is_not_idle(caller: Caller) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ledger.prices import Bound, Price, Tier, Variant, cost_nanos, known_variants, quote_nanos
+from ledger.prices import Bound, Price, Tier, Variant, ceiling, cost_nanos, known_variants
 
 # Tiers by input length
 
@@ -33,11 +33,11 @@ def test_strictly_above_its_threshold_a_tier_prices_the_whole_request(usage: dic
 
 @pytest.mark.wire("7.3", "8.4")
 def test_a_quote_has_the_dearest_tier_that_can_be_reached() -> None:
-    assert [quote_nanos(TIERED, Bound(tokens, 1)) for tokens in (0, 100, 101, 1_000, 1_001)] == [
+    assert [ceiling(TIERED, Bound(tokens)).nanos(1) for tokens in (0, 100, 101, 1_000, 1_001)] == [
         *(2, 102, 307, 3_004, 5_011),
     ]
     cheaper = Price(1, TIERED.rates, (Tier(100, {"input": 10, "output": 20}),))
-    assert quote_nanos(cheaper, Bound(200, 1)) == 202  # the request may turn out to be below the threshold
+    assert ceiling(cheaper, Bound(200)).nanos(1) == 202  # the request may turn out to be below the threshold
 
 
 # Variants
@@ -104,14 +104,14 @@ def test_a_variant_has_tiers_of_its_own() -> None:
     ],
 )
 def test_a_quote_covers_who_may_serve(variants: tuple[str, ...] | None, nanos: int) -> None:
-    assert quote_nanos(VARIED, Bound(1, 0, variants=variants)) == nanos
-    assert quote_nanos(VARIED, Bound(1, 0, variants=variants)) == nanos
+    assert ceiling(VARIED, Bound(1, variants=variants)).nanos(0) == nanos
+    assert ceiling(VARIED, Bound(1, variants=variants)).nanos(0) == nanos
 
 
 def test_quotes_for_different_variants_do_not_mix() -> None:
     price = Price(1, VARIED.rates, (), SERVICES)
     asked: list[tuple[str, ...]] = [("fast",), (), ("us",), ("us", "fast"), ("fast",), ()]
-    assert [quote_nanos(price, Bound(1, 0, variants=variants)) for variants in asked] == [8, 1, 2, 8, 8, 1]
+    assert [ceiling(price, Bound(1, variants=variants)).nanos(0) for variants in asked] == [8, 1, 2, 8, 8, 1]
 
 
 def test_known_variants() -> None:

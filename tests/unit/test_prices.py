@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ledger.price_tables import CACHE_WRITES, INPUT_BUCKETS, RATES
-from ledger.prices import BASE, Bound, Price, Tier, Variant, cost_nanos, quote_nanos
+from ledger.prices import BASE, Bound, Price, Tier, Variant, ceiling, cost_nanos
 
 PICOS = st.integers(0, 10**9)
 COUNT = st.integers(0, 10**6)
@@ -49,10 +49,9 @@ USAGE = st.fixed_dictionaries({}, optional=dict.fromkeys(BUCKETS, COUNT) | dict.
 
 
 def the_bound(usage: dict[str, Any], variants: tuple[str, ...] | None) -> Bound:
-    """The smallest bound that this usage is within."""
+    """The smallest bound that this usage is within, but for its output."""
     return Bound(
         input_tokens=sum(usage.get(name, 0) for name in INPUT_BUCKETS),
-        output_tokens=usage.get("output", 0),
         searches=usage.get("web_searches", 0),
         seconds=usage.get("audio_seconds", 0),
         requests=usage.get("requests", 1),
@@ -77,7 +76,9 @@ def test_the_bill_is_never_above_the_quote(
         smallest = the_bound(usage, variants)
         room = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(Bound.__struct_fields__[:-1], COUNT)))
         bound = replace(smallest, **{name: getattr(smallest, name) + extra for name, extra in room.items()})
-        for quote in (quote_nanos(price, one, markup_ppm=markup) for one in (smallest, bound, bound)):
+        written, longer = usage.get("output", 0), data.draw(COUNT)
+        for one, output in ((smallest, written), (bound, written), (bound, written + longer), (bound, written)):
+            quote = ceiling(price, one).nanos(output, markup_ppm=markup)
             assert 0 <= cost_nanos(price, usage, markup_ppm=markup) <= quote
 
 
@@ -211,7 +212,8 @@ def test_names_that_are_no_bucket_cost_nothing() -> None:
     ],
 )
 def test_a_quote_has_every_quantity_at_its_dearest_rate(more: dict[str, Any], nanos: int) -> None:
-    assert quote_nanos(FULL, replace(Bound(0, 0), **more)) == 9000 + nanos
+    bound = replace(Bound(0), **{name: value for name, value in more.items() if name != "output_tokens"})
+    assert ceiling(FULL, bound).nanos(more.get("output_tokens", 0)) == 9000 + nanos
 
 
 @pytest.mark.wire("7.3")

@@ -100,6 +100,15 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def waits_for_room(one: Relaying, word: bytes) -> None:
+    """It ends when its caller reads again, and this word is not written before."""
+    await turns()
+    assert not one.task.done()
+    assert word not in b"".join(one.transport.written)
+    one.flow.resume_writing()
+    await one.task
+
+
 async def test_while_a_caller_does_not_read_nothing_more_is_taken() -> None:
     one = Relaying()
     one.answer.before[6] = one.flow.pause_writing
@@ -162,11 +171,7 @@ async def test_a_head_goes_ahead_of_an_answer_that_has_not_begun(begun: bool) ->
 async def test_the_last_piece_waits_until_there_is_room_for_it() -> None:
     one = Relaying()
     one.answer.before[1] = one.flow.pause_writing
-    await turns()
-    assert not one.task.done()
-    assert b"[DONE]" not in b"".join(one.transport.written)
-    one.flow.resume_writing()
-    await one.task
+    await waits_for_room(one, b"[DONE]")
     assert b"".join(one.transport.written).endswith(b"[DONE]\n\n\r\n0\r\n\r\n")
 
 
@@ -174,11 +179,7 @@ async def test_so_does_the_word_that_an_answer_broke_off_and_its_body_has_no_end
     one = Relaying()
     one.answer.breaks_at = 3
     one.answer.before[3] = one.flow.pause_writing
-    await turns()
-    assert not one.task.done()
-    assert b"upstream_error" not in b"".join(one.transport.written)
-    one.flow.resume_writing()
-    await one.task
+    await waits_for_room(one, b"upstream_error")
     written = b"".join(one.transport.written)
     assert (written.count(b"word"), written.count(b"upstream_error")) == (4, 1)
     assert not written.endswith(b"\r\n0\r\n\r\n")
