@@ -209,14 +209,14 @@ def count(s: Settlement, ended: Ended) -> None:
     """What the metrics say of a request that has ended."""
     f = s.facts
     provider = f.provider or metrics.OTHER
-    tally.count(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)
+    tally.adder(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)(1)
     if s.void:
         return
     model = f.fallback_model or f.model
-    tally.count(metrics.CHARGE_NANOS, provider, model, by=ended.charge_nanos)
+    tally.adder(metrics.CHARGE_NANOS, provider, model)(ended.charge_nanos)
     for bucket, number in f.usage.items():
         if isinstance(number, int):
-            tally.count(metrics.TOKENS, provider, model, bucket, by=number)
+            tally.adder(metrics.TOKENS, provider, model, bucket)(number)
     if f.estimated:
         tally.count(metrics.ESTIMATED, provider)
     if ended.shortfall_nanos:

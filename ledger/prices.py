@@ -80,11 +80,7 @@ def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
     What was served by a variant of a name that the price does not have is billed by the dearest of its tables: a name
     that came up since the price was made must not be billed at base (wire.md 7).
     """
-    return _in_nanos(price.tables.ticks(usage, _served(usage)), markup_ppm)
-
-
-def _in_nanos(ticks: int, markup_ppm: int) -> Nanos:
-    return round_up_to_nanos(markup_ppm * ticks, _UNIT)
+    return round_up_to_nanos(markup_ppm * price.tables.ticks(usage, _served(usage)), _UNIT)
 
 
 class Ceiling(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +91,7 @@ class Ceiling(msgspec.Struct, frozen=True, gc=False):
 
     def nanos(self, output_tokens: int, *, markup_ppm: int = PPM) -> Nanos:
         """The most that it can cost with so much output."""
-        return _in_nanos(self.base + output_tokens * self.token, markup_ppm)
+        return round_up_to_nanos(markup_ppm * (self.base + output_tokens * self.token), _UNIT)
 
 
 def ceiling(price: Price, bound: Bound) -> Ceiling:

@@ -35,7 +35,7 @@ def move(metric: Gauge, *labels: str, by: float) -> None:
 
 @lru_cache(maxsize=_KEPT)
 def adder(metric: Counter, *labels: str) -> Callable[[float], None]:
-    """`count` for what happens with every chunk: made once, each call is one append to a list."""
+    """`count` for what happens with every request or chunk: each call is one append to a list."""
     return _added.setdefault((metric, labels), []).append
 
 
