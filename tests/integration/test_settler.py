@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import claims, hot, keyspace, publish, reopen, request_id
 from ledger.audit import audit
+from ledger.call import Call
 from ledger.cold import ColdBook, now
 from ledger.consumer import Consumer
+from ledger.conversation import Conversation
 from ledger.facts import Facts, encode
 from ledger.hot import Offer, Place, Versions
 from ledger.link import Link
@@ -168,6 +172,31 @@ async def test_an_error_reply_is_no_reason_to_give_a_charge_up(
         assert await settled(redis) == 0
         await redis.command("CONFIG", "SET", "min-replicas-to-write", 0)
         await eventually(lambda: settled(redis), lambda count: count == 1)
+    assert await drained(cold, redis) == 1
+
+
+async def test_a_charge_goes_in_one_write_with_the_admit_that_comes_behind_it(
+    tmp_path: Path, cold: ColdBook, redis: Link, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who asks again at once waits for one write to the disk, not for that of its last charge as well."""
+    await open_books(cold, redis, vault)
+    settlement = await admitted(redis)
+    writes: list[list[bytes]] = []
+    send = Conversation.send
+
+    def noted(self: Conversation, calls: list[Call], packed: list[bytes]) -> None:
+        writes.append(packed)
+        send(self, calls, packed)
+
+    async with settling(redis, tmp_path / "spill") as settler:
+        monkeypatch.setattr(Conversation, "send", noted)
+        settler.put(settlement)
+        await asyncio.sleep(0)  # the turn of the loop in which the next request arrives
+        assert await redis.command("ECHO", "the next admit") == b"the next admit"
+        assert [[settlement.rid.encode() in call, b"the next admit" in call] for call in writes[0]] == [
+            [True, False],
+            [False, True],
+        ]
     assert await drained(cold, redis) == 1
 
 
