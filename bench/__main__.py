@@ -54,7 +54,7 @@ def main() -> int:
 def _guard(found: results.Results) -> list[str]:
     """Counts the instructions of the hot paths; the names of those that take more than the baseline allows."""
     print("bench: counting instructions", file=sys.stderr)
-    ensure_tools(VALGRIND)
+    ensure_tools(VALGRIND, {})
     counted = counting.count()
     found.instructions = counted.instructions
     lines, more = counting.compared(counted)

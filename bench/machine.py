@@ -1,5 +1,6 @@
 """The machine: what must be installed on it, its two cores, and what a process has used of them."""
 
+import ctypes.util
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ import psutil
 
 TOOLS = {"nginx": "nginx-light", "wrk": "wrk"}
 VALGRIND = {"valgrind": "valgrind"}
+LIBRARIES = {"jemalloc": "libjemalloc2"}  # what packaged servers are built with; see weir/bundled.py
 START_TIMEOUT_S = 60.0
 FILES = 16_384
 INSTALL_TIMEOUT_S = 120.0
@@ -27,10 +29,11 @@ class CannotRunError(Exception):
     """One line for the person who asked; nothing was measured."""
 
 
-def ensure_tools(tools: Mapping[str, str] = TOOLS) -> None:
+def ensure_tools(tools: Mapping[str, str] = TOOLS, libraries: Mapping[str, str] = LIBRARIES) -> None:
     """Installs what is missing from the system's packages where that is allowed."""
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SBIN}"
     missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
+    missing += [package for library, package in libraries.items() if ctypes.util.find_library(library) is None]
     if not missing:
         return
     install = f"apt-get install {' '.join(missing)}"

@@ -12,7 +12,7 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="write the baseline")
     accept = parser.parse_args().accept
     try:
-        ensure_tools(VALGRIND)
+        ensure_tools(VALGRIND, {})
         counted = counting.count()
     except CannotRunError as problem:
         print(f"bench: {problem}", file=sys.stderr)

@@ -48,8 +48,25 @@ def test_durable_settings(tmp_path: Path) -> None:
     assert "--bind_ip 127.0.0.1 --replSet weir" in " ".join(Mongod(tmp_path / "m", 1).command())
 
 
-def test_an_operators_own_malloc_settings_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("libjemalloc.so.2", {"LD_PRELOAD": "libjemalloc.so.2"}),
+        (None, {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}),
+    ],
+)
+def test_valkey_has_the_best_allocator_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None, expected: dict[str, str]
+) -> None:
+    for name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(bundled.ctypes.util, "find_library", lambda name: found if name == "jemalloc" else None)
+    assert Valkey(tmp_path, 1).environment == expected
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "GLIBC_TUNABLES"])
+def test_an_operators_own_malloc_settings_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert Valkey(tmp_path, 1).environment == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    monkeypatch.setenv(name, "anything")
     assert Valkey(tmp_path, 1).environment == {}
