@@ -60,7 +60,7 @@ def test_valkey_has_the_best_allocator_that_there_is(
 ) -> None:
     for name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(bundled.ctypes.util, "find_library", lambda name: found if name == "jemalloc" else None)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: found if name == "jemalloc" else None)
     assert Valkey(tmp_path, 1).environment == expected
 
 
