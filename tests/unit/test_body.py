@@ -18,6 +18,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 OBJECTS = st.dictionaries(TEXT, VALUES, max_size=5)
+COMPACT = (",", ":")
 
 
 def written(value: Any, *, spaced: bool, ascii_only: bool) -> bytes:
@@ -36,6 +37,35 @@ def write_request(body: bytes, asked: Asked, *, model: str, cap: int | None) -> 
 @given(OBJECTS, st.booleans(), st.booleans())
 def test_every_object_is_read(value: dict[str, Any], spaced: bool, ascii_only: bool) -> None:
     assert parse_object(written(value, spaced=spaced, ascii_only=ascii_only)) == value
+
+
+@pytest.mark.wire("6.10")
+@given(OBJECTS, st.booleans())
+def test_every_object_is_read_as_sdks_write_it(value: dict[str, Any], ascii_only: bool) -> None:
+    assert parse_object(json.dumps(value, ensure_ascii=ascii_only, separators=COMPACT).encode()) == value
+
+
+@pytest.mark.wire("6.10")
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"a":"\u0022"}',
+        rb'{"a":"\u005c"}',
+        rb'{"a":"\\\u0022"}',
+        rb'{"\u005c\u0022":"\\\"","b":"\\\\"}',
+        rb'{"a":"\u005c","b":"\u0022\u0022"}',
+    ],
+)
+def test_quotes_and_backslashes_may_be_spelt_in_every_way(body: bytes) -> None:
+    """A quote inside a string ends none, however it is escaped: it is no sign of a name that was dropped."""
+    assert parse_object(body) == json.loads(body)
+
+
+@pytest.mark.wire("6.10")
+@pytest.mark.parametrize("body", [b'{"a":1,"a":1}', rb'{"a":"\u0022","a":1}', rb'{"b":{"a":"\\","\u0061":2}}'])
+def test_a_name_twice_is_refused_without_any_space_as_well(body: bytes) -> None:
+    with pytest.raises(BadBody, match="twice"):
+        parse_object(body)
 
 
 @pytest.mark.wire("6.10")
@@ -84,6 +114,22 @@ def test_a_member_is_replaced_and_every_other_byte_stays(
         tail = body[start:].index(b'"after"') if old != "after" else None
         if tail is not None and b'"after"' not in json.dumps(old).encode() + json.dumps(new).encode():
             assert done[done.index(b'"after"') :] == body[body.index(b'"after"') :]
+
+
+@pytest.mark.wire("5.4")
+@given(OBJECTS, VALUES, VALUES, st.booleans(), st.integers(0, 5), st.data())
+def test_a_member_is_replaced_wherever_it_stands(
+    value: dict[str, Any], old: Any, new: Any, compact: bool, at: int, data: st.DataObject
+) -> None:
+    """Also behind an inner member of the same name, or a string that says it."""
+    for name in ("model", "before"):
+        value.pop(name, None)
+    inner = data.draw(st.sampled_from([None, "model", {"model": 1}, [{"model": "m"}], '"model":1', "\\u00"]))
+    members = [*([("before", inner)] if inner is not None else ()), *value.items()]
+    members.insert(min(at, len(members)), ("model", old))
+    body = json.dumps(dict(members), ensure_ascii=False, separators=COMPACT if compact else None).encode()
+    done = replace_member(body, "model", new)
+    assert list(json.loads(done).items()) == [(k, new if k == "model" else v) for k, v in members]
 
 
 @pytest.mark.wire("5.4")
