@@ -1,6 +1,7 @@
 """Reading JSON bodies without trusting them: what two parsers could read differently is refused, not guessed at."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -18,6 +19,14 @@ _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a body; BadBody for anything else: not UTF-8, NaN, a BOM, or a name twice in one object."""
+    return read_object(body)[0]
+
+
+def read_object(body: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON object of a body, and its bytes in the one spelling in which no escape hides a letter of a name.
+
+    BadBody for anything else: not UTF-8, NaN, a BOM, or a name twice in one object.
+    """
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -32,7 +41,19 @@ def parse_object(body: bytes) -> dict[str, Any]:
     # What an SDK wrote is mostly spelt as it is here, and then nothing was dropped.
     if body != again and _quotes(body) != _quotes(again):
         raise BadBody("The body has the same name twice in one JSON object.")
-    return parsed
+    return parsed, again
+
+
+def any_of(names: Iterable[str]) -> re.Pattern[bytes]:
+    """Finds any of these names, or a string that is one, in what `read_object` has spelt.
+
+    A long prompt has thousands of quotes, so what follows one is told apart by its first letter.
+    """
+    rests: dict[str, list[str]] = {}
+    for name in sorted(names):
+        rests.setdefault(name[0], []).append(re.escape(name[1:]))
+    each = "|".join(f"{letter}(?:{'|'.join(rest)})" for letter, rest in rests.items())
+    return re.compile(f'"(?:{each})"'.encode())
 
 
 def _quotes(text: bytes) -> int:

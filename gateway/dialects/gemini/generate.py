@@ -34,7 +34,7 @@ class GenerateContent:
     """Where a body may name the model."""
 
     def read(self, call: Call) -> Asked:
-        parsed = json_body.parse_object(call.body)
+        parsed, plain = json_body.read_object(call.body)
         model = _model(call, parsed, self._models)
         config = options.config(parsed)
         return Asked(
@@ -42,10 +42,10 @@ class GenerateContent:
             streamed=self._streamed,
             cap=fields.whole(config, options.spelt(config, "maxOutputTokens")),
             choices=fields.whole(config, options.spelt(config, "candidateCount")) or 1,
-            by_reference=options.by_reference(call.body, parsed),
+            by_reference=options.by_reference(plain, parsed),
             searches=options.searches(parsed, model),
             variants=options.variants(parsed),
-            stored=options.stored(call.body, parsed),
+            stored=options.stored(plain, parsed),
             parsed=parsed,
         )
 
@@ -89,13 +89,13 @@ class EmbedContent(GenerateContent):
     _verb = "embedContent"
 
     def read(self, call: Call) -> Asked:
-        parsed = json_body.parse_object(call.body)
+        parsed, plain = json_body.read_object(call.body)
         return Asked(
             model=_model(call, parsed, self._models),
             writes=False,
-            by_reference=options.by_reference(call.body, parsed),
+            by_reference=options.by_reference(plain, parsed),
             variants=options.variants(parsed),
-            stored=options.stored(call.body, parsed),
+            stored=options.stored(plain, parsed),
             capped=False,
             parsed=parsed,
         )

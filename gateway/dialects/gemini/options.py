@@ -6,10 +6,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
-
 from gateway.dialects import fields
-from gateway.dialects.body import BadBody
+from gateway.dialects.body import BadBody, any_of
 
 Parsed = dict[str, Any]
 
@@ -23,9 +21,10 @@ _PLAIN_TIERS = ("", "unspecified", "standard")
 _OWN_TOOLS = ("functiondeclarations", "computeruse")
 _STORES = ("filesearch", "retrieval")
 _UNPRICED = ("googlemaps",)
-_FILE_URI = (b'"fileUri"', b'"file_uri"')
+_FILE_URI = ("fileUri", "file_uri")
+_ANY_FILE_URI = any_of(_FILE_URI)
 # Content whose tokens have nothing to do with its bytes, or that is not in the body at all.
-_OPAQUE = (b'"inlineData"', b'"inline_data"', *_FILE_URI, b'"continuationToken"', b'"continuation_token"')
+_ANY_OPAQUE = any_of(("inlineData", "inline_data", *_FILE_URI, "continuationToken", "continuation_token"))
 
 
 def spelt(parsed: Parsed, name: str) -> str:
@@ -62,24 +61,28 @@ def searches(parsed: Parsed, model: str) -> int:
     return (1 if billed_once(model) else SEARCHES) if searching else 0
 
 
-def by_reference(body: bytes, parsed: Parsed) -> bool:
-    """Whether there is content whose length the body does not show, or a loop that reads it more than once."""
-    # An escaped spelling of a name is the same name; only \u00xx can hide a letter of one.
-    plain = orjson.dumps(parsed) if b"\\u00" in body else body
+def by_reference(plain: bytes, parsed: Parsed) -> bool:
+    """Whether there is content whose length the body does not show, or a loop that reads it more than once.
+
+    `plain`: the body as `read_object` spells it.
+    """
     return (
-        any(mark in plain for mark in _OPAQUE)
+        _ANY_OPAQUE.search(plain) is not None
         or _cached(parsed) is not None
         or any(tool not in _OWN_TOOLS for tool in _tools(parsed))
     )
 
 
-def stored(body: bytes, parsed: Parsed) -> str | None:
-    """The first field that refers to something stored with the provider, which every caller shares (wire.md 6h)."""
+def stored(plain: bytes, parsed: Parsed) -> str | None:
+    """The first field that refers to something stored with the provider, which every caller shares (wire.md 6h).
+
+    `plain`: the body as `read_object` spells it.
+    """
     if _cached(parsed) is not None:
         return "cachedContent"
     if any(tool in _STORES for tool in _tools(parsed)):
         return "fileSearch"
-    if any(mark in body for mark in _FILE_URI) or b"\\u00" in body:
+    if _ANY_FILE_URI.search(plain) is not None:
         uris = (each.get(spelt(each, "fileUri")) for each in _objects(parsed))
         return "fileData" if any(_is_uploaded(uri) for uri in uris) else None
     return None

@@ -44,19 +44,19 @@ class Chat:
     free = False
 
     def read(self, call: Call) -> Asked:
-        parsed = json_body.parse_object(call.body)
+        parsed, plain = json_body.read_object(call.body)
         usage_switch = fields.record(parsed, "stream_options")
         streamed = fields.flag(parsed, "stream")
         # max_completion_tokens wins over its deprecated name, for the provider as for the quote (wire.md 1c).
         cap, old_cap = fields.whole(parsed, CAP_FIELD), fields.whole(parsed, OLD_CAP_FIELD)
         searched = parsed.get("web_search_options") is not None
-        refers = options.refers(call.body)
+        refers = options.refers(plain)
         return Asked(
             model=fields.model(parsed),
             streamed=streamed,
             cap=old_cap if cap is None else cap,
             choices=fields.whole(parsed, "n") or 1,
-            by_reference=searched or (refers and options.opaque(call.body, parsed)),
+            by_reference=searched or (refers and options.opaque(plain)),
             searches=options.SEARCHES if searched else 0,
             variants=options.variants(parsed),
             sticky=fields.word(parsed, "prompt_cache_key"),

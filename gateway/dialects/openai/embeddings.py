@@ -16,11 +16,11 @@ class Embeddings:
     free = False
 
     def read(self, call: Call) -> Asked:
-        parsed = json_body.parse_object(call.body)
+        parsed, plain = json_body.read_object(call.body)
         return Asked(
             model=fields.model(parsed),
             writes=False,
-            by_reference=options.opaque(call.body, parsed),
+            by_reference=options.opaque(plain),
             variants=options.variants(parsed),
             capped=False,
             parsed=parsed,

@@ -2,13 +2,11 @@
 without containing it (wire.md 1b, 1c, 6h and 8).
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from gateway.dialects import fields
+from gateway.dialects.body import any_of
 
 # Hosted tools may search as often as they like unless the request bounds them; more than this becomes shortfall.
 SEARCHES = 10
@@ -20,10 +18,10 @@ _STORED_INSIDE = ("file_id", "file_ids", "vector_store_ids", "container_id", "co
 # Records of what was said before, and schemas that callers wrote: names in there refer to nothing.
 _RECORDS = ("annotations", "results", "parameters", "arguments")
 # Content whose tokens have nothing to do with its bytes, or that is not in the body at all.
-_OPAQUE = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"input_file"', b'"file"', b'"file_id"', b'"file_url"')
-# Any name of either kind: one pass over the bytes, and in nearly all requests the only one.
-_NAMES = (*(mark.strip(b'"') for mark in _OPAQUE), *(name.encode() for name in _STORED_INSIDE))
-_NAMED = re.compile(b'"(?:' + b"|".join(_NAMES) + b')"')
+_OPAQUE = ("image_url", "input_image", "input_audio", "input_file", "file", "file_id", "file_url")
+_ANY_OPAQUE = any_of(_OPAQUE)
+# A name of either kind: one pass over the bytes, and in nearly all requests the only one.
+_ANY = any_of({*_OPAQUE, *_STORED_INSIDE})
 # Tools that the caller runs. All others, and those that nobody knows yet, run with the provider.
 _OWN_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 
@@ -45,10 +43,9 @@ def stored(parsed: dict[str, Any]) -> str | None:
     return "background" if parsed.get("background") else None
 
 
-def refers(body: bytes) -> bool:
-    """Whether a body may have anything that `opaque` or `stored_inside` would find."""
-    # Only \u00xx can hide a letter of a name.
-    return _NAMED.search(body) is not None or body.find(b"\\u00") >= 0
+def refers(plain: bytes) -> bool:
+    """Whether a body, as `read_object` spells it, may have anything that `opaque` or `stored_inside` would find."""
+    return _ANY.search(plain) is not None
 
 
 def stored_inside(value: Any) -> str | None:
@@ -61,11 +58,9 @@ def stored_inside(value: Any) -> str | None:
     return None
 
 
-def opaque(body: bytes, parsed: dict[str, Any]) -> bool:
-    """Whether there is content whose length the body does not show."""
-    # An escaped spelling of a name is the same name; only \u00xx can hide a letter of one.
-    text = orjson.dumps(parsed) if b"\\u00" in body else body
-    return any(mark in text for mark in _OPAQUE)
+def opaque(plain: bytes) -> bool:
+    """Whether a body, as `read_object` spells it, has content whose length it does not show."""
+    return _ANY_OPAQUE.search(plain) is not None
 
 
 def hosted(parsed: dict[str, Any]) -> bool:

@@ -29,16 +29,16 @@ class Responses:
     _writes = True
 
     def read(self, call: Call) -> Asked:
-        parsed = json_body.parse_object(call.body)
+        parsed, plain = json_body.read_object(call.body)
         hosted = options.hosted(parsed)
         bound = fields.whole(parsed, "max_tool_calls")
-        refers = options.refers(call.body)
+        refers = options.refers(plain)
         return Asked(
             model=fields.model(parsed),
             streamed=fields.flag(parsed, "stream"),
             cap=fields.whole(parsed, CAP_FIELD) if self._capped else None,
             writes=self._writes,
-            by_reference=hosted or (refers and options.opaque(call.body, parsed)) or _has_hidden_reasoning(parsed),
+            by_reference=hosted or (refers and options.opaque(plain)) or _has_hidden_reasoning(parsed),
             searches=(bound or options.SEARCHES) if hosted else 0,
             variants=options.variants(parsed),
             sticky=fields.word(parsed, "prompt_cache_key"),
