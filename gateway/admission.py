@@ -63,10 +63,7 @@ class Admission:
             raise unavailable()
         if snapshot is None or not opens(snapshot, secret, opened):
             raise invalid_key()
-        if snapshot.networks and not snapshot.allows_address(address):
-            raise Refusal(Code.NETWORK_NOT_ALLOWED, "This API key may not be used from this network.")
-        if snapshot.key_policy.endpoints and endpoint not in snapshot.key_policy.endpoints:
-            raise Refusal(Code.ENDPOINT_NOT_ALLOWED, f"This API key may not use {endpoint}.")
+        _check_use(snapshot, address, endpoint)
         return key, snapshot
 
     async def identify_now(self, secret: bytes, address: str, endpoint: str) -> Snapshot:
@@ -82,19 +79,18 @@ class Admission:
             raise invalid_key()
         if snapshot.account_status != "active":
             raise suspended(snapshot.account_status)
+        _check_use(snapshot, address, endpoint)
         return snapshot
 
     def _accepts(self, snapshot: Snapshot, secret: bytes, address: str, endpoint: str) -> bool:
         opened = self._catalogues.now
-        return (
-            opened is not None
-            and opens(snapshot, secret, opened)
-            and (not snapshot.networks or snapshot.allows_address(address))
-            and (not snapshot.key_policy.endpoints or endpoint in snapshot.key_policy.endpoints)
-        )
+        return opened is not None and opens(snapshot, secret, opened) and _misuse(snapshot, address, endpoint) is None
 
-    async def admit(self, rid: str, key: KeyId, snapshot: Snapshot, wish: Wish) -> Ticket:
-        """Hold what the request can cost at most, or raise the Refusal that the caller gets."""
+    async def admit(self, rid: str, key: KeyId, snapshot: Snapshot, wish: Wish, address: str) -> Ticket:
+        """Hold what the request can cost at most, or raise the Refusal that the caller gets.
+
+        `address`: where the request is from, for a key that has been confined to other networks meanwhile.
+        """
         asked, free = wish.asked, wish.operation.free
         fresh = fitted = False
         for _ in range(3):
@@ -143,6 +139,7 @@ class Admission:
                 )
             if reply.word == "STALE" and not fresh:
                 snapshot, fresh = await self._again(key), True
+                _check_use(snapshot, address, wish.operation.name)
             elif reply.word != "STALE":
                 models = (model, *others)
                 cap = 0 if fitted else declined.fitting_cap(reply, models, wish, snapshot)
@@ -214,6 +211,20 @@ class Unsure(Exception):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+
+
+def _misuse(snapshot: Snapshot, address: str, endpoint: str) -> Refusal | None:
+    """What is wrong with using this key from there and for that."""
+    if snapshot.networks and not snapshot.allows_address(address):
+        return Refusal(Code.NETWORK_NOT_ALLOWED, "This API key may not be used from this network.")
+    if snapshot.key_policy.endpoints and endpoint not in snapshot.key_policy.endpoints:
+        return Refusal(Code.ENDPOINT_NOT_ALLOWED, f"This API key may not use {endpoint}.")
+    return None
+
+
+def _check_use(snapshot: Snapshot, address: str, endpoint: str) -> None:
+    if (refusal := _misuse(snapshot, address, endpoint)) is not None:
+        raise refusal
 
 
 def _allows(snapshot: Snapshot, model: str) -> bool:

@@ -100,18 +100,18 @@ class Proxy:
         try:
             request = _read(dialect, endpoint, Call(body, header(said, b"content-type"), query, served.target))
             del body
-            ticket = await self._admit(rid, key, snapshot, request)
+            ticket = await self._admit(rid, key, snapshot, request, address)
             relay = self._relay(ticket, request, weight, began)
             del request  # a stream may last for minutes: what it was asked for is the relay's alone, and soon nobody's
             await self._carry(relay, headers, cycle)
         finally:
             weight.drop()
 
-    async def _admit(self, rid: str, key: Any, snapshot: Any, request: Request) -> Ticket:
+    async def _admit(self, rid: str, key: Any, snapshot: Any, request: Request, address: str) -> Ticket:
         """Take the hold. If it is not known whether there is one, a void goes after it: it is right either way."""
         place = snapshot.place
         try:
-            return await self._admission.admit(rid, key, snapshot, request.wish)
+            return await self._admission.admit(rid, key, snapshot, request.wish, address)
         except (Unsure, asyncio.CancelledError) as error:
             self._settler.put(void(rid, place, request.wish))
             if isinstance(error, Unsure):

@@ -73,8 +73,8 @@ class Session:
         await self._receive()  # websocket.connect
         said = header_rules.check(self._headers)
         secret = self._dialect.secret(said, self._scope["query_string"])
-        address = self._scope["client"][0] if self._scope["client"] else ""
-        self._key, self._snapshot = await self._house.admission.identify(secret, address, kind.name)
+        self._address = self._scope["client"][0] if self._scope["client"] else ""
+        self._key, self._snapshot = await self._house.admission.identify(secret, self._address, kind.name)
 
     async def _hold(self, kind: Realtime | ResponsesSocket, asked: Asked, frame: bytes = b"") -> int | None:
         """Hold what the next response can cost; the cap that Weir sets, if any. The first has the session's id."""
@@ -83,7 +83,7 @@ class Session:
         if house.settler.full:
             raise unavailable()
         try:
-            ticket = await house.admission.admit(rid, self._key, self._snapshot, wish)
+            ticket = await house.admission.admit(rid, self._key, self._snapshot, wish, self._address)
         except (Unsure, asyncio.CancelledError) as error:
             house.settler.put(void(rid, self._snapshot.place, wish))
             if isinstance(error, Unsure):

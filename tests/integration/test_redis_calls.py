@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Monitor
 
 from bench.provider import Behaviour
-from ledger import hot
+from ledger import hot, keys
 from tests.integration.test_failover import pool
-from tests.stack import Stack, eventually
+from tests.stack import Stack, eventually, http
 
 NAMES = {script.sha.decode(): script.name for script in hot.SCRIPTS}
 
@@ -75,3 +75,17 @@ async def test_a_request_is_two_scripts_and_no_other_command(stack: Stack, serve
             words = await sent(monitor)
         del words["INFO"]  # ours
         assert words == {"admit": 100, "settle": 100}
+
+
+async def test_a_key_that_was_mistyped_costs_redis_nothing(stack: Stack, server: Redis) -> None:
+    """Its checksum is wrong, so nobody need be asked; a made-up one that is right costs a look."""
+    customer = await stack.customer()
+    mistyped = customer.key[:-1] + ("A" if customer.key[-1] != "A" else "B")
+    stranger, _ = keys.mint(customer.key[5:7])
+    async with alone(stack), server.monitor() as monitor, http(base_url=stack.base_url) as client:
+        await server.echo("begin")
+        for key in (mistyped, "junk", stranger):
+            answer = await client.post("/chat/completions", json={}, headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 401
+        await server.echo("end")
+        assert await sent(monitor) == {"look": 1}

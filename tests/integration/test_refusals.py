@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from bench.provider import Behaviour, ScriptedProvider
+from ledger import keys
 from tests.stack import Customer, Stack, http
 
 ASK = [{"role": "user", "content": "Hello"}]
@@ -52,8 +53,6 @@ def changed(key: str) -> str:
 
 @pytest.mark.wire("1d.1")
 async def test_no_key_or_a_bad_one(stack: Stack, provider: ScriptedProvider) -> None:
-    from ledger import keys
-
     model, customer = await stack.model(provider.url), await stack.customer()
     stranger, _ = keys.mint(keys.parse(customer.key.encode()).partition)  # type: ignore[union-attr]
     for bad in ("", "junk", changed(customer.key), stranger, "sk-" + "x" * 48):
@@ -66,6 +65,65 @@ async def test_no_key_or_a_bad_one(stack: Stack, provider: ScriptedProvider) -> 
             await client.chat.completions.create(model=model, messages=ASK)  # type: ignore[arg-type]
     assert caught.value.code == "invalid_api_key"
     assert caught.value.request_id
+
+
+def forged(key: str) -> str:
+    """Another secret under the same id, with a checksum that fits."""
+    named, _, _ = key.rpartition("_")
+    body = f"{named}_{'A' * 32}"
+    return body + keys._checksum(body.encode())
+
+
+async def test_the_secret_is_what_counts(stack: Stack, provider: ScriptedProvider) -> None:
+    """Who knows a key's id has no key, whether the gateway has the true one in memory or not."""
+    model, customer = await stack.model(provider.url), await stack.customer()
+    body = {"model": model, "messages": ASK}
+    assert keys.is_whole(forged(customer.key).encode())
+    assert keys.parse(forged(customer.key).encode()) == keys.parse(customer.key.encode())
+    refused(await post(stack, forged(customer.key), body), 401, "invalid_api_key")
+    assert (await post(stack, customer.key, body)).status_code == 200
+    refused(await post(stack, forged(customer.key), body), 401, "invalid_api_key")
+    assert provider.stats.requests == 1
+
+
+async def test_a_key_is_of_use_in_its_networks_only(stack: Stack, provider: ScriptedProvider) -> None:
+    """Also when the gateway has just served it to somebody else, and at once when they change."""
+    model = await stack.model(provider.url)
+    customer = await stack.customer(key={"networks": ["127.0.0.1/32"]})
+    one, body = f"/accounts/{customer.id}/api-keys/{customer.key_id}", {"model": model, "messages": ASK}
+    elsewhere = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with http(transport=elsewhere) as client:
+        path, authorization = f"{stack.gateway}/openai/v1/chat/completions", f"Bearer {customer.key}"
+        for _ in range(2):
+            answer = await client.post(path, json=body, headers={"authorization": authorization})
+            refused(answer, 403, "network_not_allowed")
+            assert (await post(stack, customer.key, body)).status_code == 200
+    await stack.ask("PATCH", one, {"networks": ["127.0.0.2/32"]})
+    for _ in range(2):
+        refused(await post(stack, customer.key, body), 403, "network_not_allowed")
+    assert provider.stats.requests == 2
+    await stack.ask("PATCH", one, {"networks": None})
+    assert (await post(stack, customer.key, body)).status_code == 200
+    await stack.ask("PATCH", one, {"networks": ["127.0.0.2/32"]})
+    async with http() as client:
+        balance = await client.get(f"{stack.gateway}/weir/v1/balance", headers={"authorization": authorization})
+    assert (balance.status_code, balance.headers["x-weir-refusal"]) == (403, "network_not_allowed")
+
+
+async def test_a_key_is_of_use_for_its_endpoints_only(stack: Stack, provider: ScriptedProvider) -> None:
+    """Also when the gateway has just served it something else, and at once when they change."""
+    model = await stack.model(provider.url)
+    customer = await stack.customer(key={"endpoints": ["chat.completions"]})
+    one = f"/accounts/{customer.id}/api-keys/{customer.key_id}"
+    chat, other = {"model": model, "messages": ASK}, {"model": model, "prompt": "Hello"}
+    for _ in range(2):
+        answer = await post(stack, customer.key, other, path="/openai/v1/completions")
+        refused(answer, 403, "endpoint_not_allowed")
+        assert (await post(stack, customer.key, chat)).status_code == 200
+    await stack.ask("PATCH", one, {"endpoints": ["completions"]})
+    for _ in range(2):
+        refused(await post(stack, customer.key, chat), 403, "endpoint_not_allowed")
+    assert provider.stats.requests == 2
 
 
 async def test_a_revoked_key_is_refused_at_once(stack: Stack, provider: ScriptedProvider) -> None:

@@ -167,6 +167,24 @@ async def test_a_session_ends_with_the_balance(stack: Stack, provider: SpokenTo)
     await books_agree(stack, customer, lambda b: b["spent_nanos"] == CHARGE)
 
 
+@pytest.mark.parametrize(("policy", "code"), [
+    ({"endpoints": ["chat.completions"]}, "endpoint_not_allowed"),
+    ({"networks": ["127.0.0.2/32"]}, "network_not_allowed"),
+])  # fmt: skip
+async def test_a_session_ends_when_its_key_may_not_have_it_any_more(
+    stack: Stack, provider: SpokenTo, policy: dict[str, Any], code: str
+) -> None:
+    """What is held for by then is served; nothing after it is."""
+    model, customer = await stack.model(provider.url), await stack.customer()
+    async with session(stack, customer.key, f"/openai/v1/realtime?model={model}") as caller:
+        await hear(caller, "session.created")
+        await stack.ask("PATCH", f"/accounts/{customer.id}/api-keys/{customer.key_id}", policy)
+        await ask(caller)
+        [*_, told] = await hear(caller, "error")
+        assert told["error"]["code"] == code
+    await books_agree(stack, customer, lambda b: b["spent_nanos"] == CHARGE)
+
+
 @pytest.mark.parametrize(("key", "path", "status"), [
     ("junk", "/openai/v1/realtime?model={}", 401),
     ("", "/openai/v1/realtime?model={}", 401),

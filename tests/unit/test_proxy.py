@@ -1,5 +1,6 @@
 """A request's body counts against the worker's bound until it is not needed any more: however it ends, and once."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -34,17 +35,33 @@ class Asked:
         raise Refusal(Code.INSUFFICIENT_BALANCE, "No.")
 
 
+class Waited(Asked):
+    """The same, but each request waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates: list[asyncio.Event] = []
+
+    async def admit(self, *_: Any) -> None:
+        self.gates.append(asyncio.Event())
+        await self.gates[-1].wait()
+        await super().admit()
+
+
 class Idle:
     full = False
 
 
-@pytest.mark.parametrize("body", [BODY, b"no JSON"])
-async def test_a_refused_body_counts_no_longer(body: bytes) -> None:
-    asked = Asked()
+def proxy_for(asked: Asked) -> Proxy:
     proxy = Proxy(
         cast("Admission", asked), cast("Pools", None), cast("Settler", Idle()), cast("Flights", None), drain_s=0
     )
     asked.intake = proxy._intake
+    return proxy
+
+
+async def serve(proxy: Proxy, body: bytes) -> bytes:
+    """What a request with this body is answered."""
     made, transport, _ = cycle()
     made.body += body
     made.more_body = False
@@ -59,9 +76,35 @@ async def test_a_refused_body_counts_no_longer(body: bytes) -> None:
     served = find(scope)
     assert served is not None
     await proxy(served, scope, made.receive, made.send)
-    assert transport.written[0].startswith(b"HTTP/1.1 402" if body is BODY else b"HTTP/1.1 400")
+    return transport.written[0]
+
+
+@pytest.mark.parametrize("body", [BODY, b"no JSON"])
+async def test_a_refused_body_counts_no_longer(body: bytes) -> None:
+    asked = Asked()
+    proxy = proxy_for(asked)
+    answer = await serve(proxy, body)
+    assert answer.startswith(b"HTTP/1.1 402" if body is BODY else b"HTTP/1.1 400")
     assert asked.buffered == ([len(BODY)] if body is BODY else [])
     assert proxy._intake.buffered == 0
+
+
+async def test_it_is_idle_when_the_last_request_has_ended() -> None:
+    """What a shutdown waits for before it closes the settler: every charge is on its queue by then."""
+    asked = Waited()
+    proxy = proxy_for(asked)
+    await proxy.idle()
+    for _ in range(2):
+        requests = [asyncio.create_task(serve(proxy, BODY)) for _ in range(2)]
+        idle = asyncio.create_task(proxy.idle())
+        while len(asked.gates) < 2:
+            await asyncio.sleep(0)
+        asked.gates.pop().set()
+        await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
+        assert not idle.done()
+        asked.gates.pop().set()
+        await asyncio.gather(*requests)
+        await idle
 
 
 def test_what_is_dropped_again_is_not_taken_off_again() -> None:
