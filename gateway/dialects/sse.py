@@ -7,6 +7,7 @@ import re
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
 _LONGEST_END = 4
+_CR = ord("\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -27,7 +28,7 @@ class Frames:
         begun = 0
         if not self._rest:
             # Nearly always: one frame, whole, with line feeds only.
-            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and data.find(_CR) < 0:
                 return [data]
         else:
             # Of what waits, only the last bytes are looked at again: those that a blank line may have begun with.

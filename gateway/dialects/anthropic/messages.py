@@ -94,7 +94,7 @@ class MessagesTab(Tab):
     def pass_over(self, piece: bytes) -> None:
         # A block begins empty, unless it is the result of a tool, which no model wrote. Line by line, for where a whole
         # stream is one piece: from a server that does not say that it sends events.
-        if _BEGINS in piece:
+        if piece.find(_BEGINS) >= 0:
             piece = b"\n".join(line for line in piece.splitlines() if _BEGINS not in line)
         super().pass_over(piece)
 

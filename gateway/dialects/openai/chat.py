@@ -93,15 +93,15 @@ class ChatTab(Tab):
         self._made: Usage | None = None
 
     def concerns(self, piece: bytes) -> bool:
-        if _USAGE not in piece:
-            return False
         first = piece.find(_USAGE)
+        if first < 0:
+            return False
         return not piece.startswith(_NO_USAGE, first) or piece.find(_USAGE, first + len(_NO_USAGE)) >= 0
 
     def pass_over(self, piece: bytes) -> None:
         Tab.pass_over(self, piece)
         # A line of its own: inside a document it is what somebody wrote.
-        if b"[DONE]" in piece and _DONE.search(piece):
+        if piece.find(b"[DONE]") >= 0 and _DONE.search(piece):
             self.done = True
 
     def read(self, document: dict[str, Any]) -> bool:
