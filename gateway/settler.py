@@ -44,7 +44,6 @@ class Settler:
         self._spill = spill
         self._replicas = replicas
         self._barriers = barriers or redis
-        self._loop: asyncio.AbstractEventLoop
         self._waiting: dict[str, tuple[Settlement, float]] = {}
         self._kept: dict[str, tuple[Settlement, str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,8 +57,6 @@ class Settler:
         return len(self._waiting) + len(self._kept) >= MOST_KEPT or self._spill.bytes_used >= MAX_BYTES
 
     def start(self) -> None:
-        """On the running loop; before any `put`."""
-        self._loop = asyncio.get_running_loop()
         loops = [self._spill_loop(), self._adopt_loop()]
         if self._replicas:
             loops.append(self._barrier_loop())
@@ -70,9 +67,9 @@ class Settler:
         if not self._waiting:
             self._empty.clear()
         self._waiting[settlement.rid] = (settlement, time.monotonic())
-        # A turn of the loop later: nobody waits for it, and the admit of a request that has come meanwhile, for which
-        # somebody does, goes in the same write to the disk instead of waiting for this one's.
-        self._loop.call_soon(self._send, settlement, counted)
+        began = time.perf_counter()
+        # No task for the usual case, in which Redis answers at once.
+        self._ask(settlement).add_done_callback(partial(self._heard, settlement, counted=counted, began=began))
 
     async def close(self, within_s: float) -> int:
         """Wait until everything has arrived or the time is up; how many are left, on disk, for the next worker."""
@@ -84,11 +81,6 @@ class Settler:
         self._write(s for s in left if not self._spill.holds(s.rid))
         self._spill.close()
         return len(left)
-
-    def _send(self, s: Settlement, counted: bool) -> None:
-        began = time.perf_counter()
-        # No task for the usual case, in which Redis answers at once.
-        self._ask(s).add_done_callback(partial(self._heard, s, counted=counted, began=began))
 
     def _heard(self, s: Settlement, reply: asyncio.Future[Any], *, counted: bool, began: float) -> None:
         try:

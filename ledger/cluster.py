@@ -51,11 +51,14 @@ class ClusterLink:
             task.cancel()
         await self._stack.aclose()
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> asyncio.Future[Any]:
+    def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Arg], *, patient: bool = False
+    ) -> asyncio.Future[Any]:
         """Run a script on the node that owns its keys."""
         arguments = (len(keys), *keys, *args)
         # Behind ASKING a script goes by its text: NOSCRIPT would need a second ASKING.
-        return self._route(keys[0], lambda link: link.run(script, keys, args), ("EVAL", script.text, *arguments))
+        by_text = ("EVAL", script.text, *arguments)
+        return self._route(keys[0], lambda link: link.run(script, keys, args, patient=patient), by_text)
 
     def command(self, *words: Arg, key: str | None = None) -> asyncio.Future[Any]:
         """Any other command, at the owner of `key` (its first argument unless given)."""

@@ -184,11 +184,14 @@ class End(TypedDict, total=False):
 
 
 def settling(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Future[Any]:
-    """`settle`, sent: `ended` reads the answer that the future will have, for whoever does not want to wait for it."""
+    """`settle`, sent: `ended` reads the answer that the future will have, for whoever does not want to wait for it.
+
+    It is patient: with an admit that comes right behind it, for which a caller waits, it is one write to the disk.
+    """
     tokens, word = end.get("tokens"), "voided" if end.get("void") else "settled"
     used = "" if tokens is None else tokens
     args: list[Arg] = [rid, word, end["cost_nanos"], used, end["event"], end["admitted_us"]]
-    return redis.run(SETTLE, _ending_keys(place, rid), args)
+    return redis.run(SETTLE, _ending_keys(place, rid), args, patient=True)
 
 
 async def settle(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Ended | Old:

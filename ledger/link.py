@@ -37,7 +37,9 @@ class StoreUnavailable(Exception):
 class Caller(Protocol):
     """What can run scripts and commands: a Link to one server, or a ClusterLink to many."""
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> asyncio.Future[Any]: ...
+    def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Arg], *, patient: bool = False
+    ) -> asyncio.Future[Any]: ...
 
     def command(self, *words: Arg, key: str | None = None) -> asyncio.Future[Any]: ...
 
@@ -57,7 +59,7 @@ class Link:
         self._waiting: deque[Call] = deque()
         self._conversation: Conversation | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._leaving = False
+        self._leaving = self._lingering = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,9 +80,14 @@ class Link:
         self._fail_all(StoreUnavailable("the link is closed"))
         await close_pool(self._pool)
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> asyncio.Future[Any]:
-        """Run a script; the future has its reply, or raises ResponseError or StoreUnavailable."""
-        return self._add(script, (len(keys), *keys, *args))
+    def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Arg], *, patient: bool = False
+    ) -> asyncio.Future[Any]:
+        """Run a script; the future has its reply, or raises ResponseError or StoreUnavailable.
+
+        `patient`: it leaves a turn of the loop later, or with what leaves before that; all calls keep their order.
+        """
+        return self._add(script, (len(keys), *keys, *args), patient=patient)
 
     def command(self, *words: Arg, key: str | None = None) -> asyncio.Future[Any]:
         """Any other command, for readers and loaders; the gateway's path uses none when its snapshots are fresh."""
@@ -105,19 +112,29 @@ class Link:
         del key
         return self._pool
 
-    def _add(self, script: Script | None, args: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def _add(self, script: Script | None, args: tuple[Any, ...], *, patient: bool = False) -> asyncio.Future[Any]:
         loop = self._loop
         if loop is None or self._task is None or self._task.done():
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable("the link is closed"))
             return failed
         future: asyncio.Future[Any] = loop.create_future()
-        self._put(Call(script, args, future))
+        self._put(Call(script, args, future), patient=patient)
         return future
 
-    def _put(self, call: Call) -> None:
+    def _put(self, call: Call, *, patient: bool = False) -> None:
         self._waiting.append(call)
-        if not self._leaving and self._conversation is not None and self._loop is not None:
+        if self._leaving or self._conversation is None or self._loop is None:
+            return
+        if not patient:
+            self._depart()
+        elif not self._lingering:
+            self._lingering = True
+            self._loop.call_soon(self._depart)
+
+    def _depart(self) -> None:
+        self._lingering = False
+        if self._waiting and not self._leaving and self._loop is not None:
             self._leaving = True
             self._loop.call_soon(self._leave)  # when everybody of this tick is on the same boat
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from ctypes.util import find_library
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,11 +83,22 @@ async def test_a_key_that_was_mistyped_costs_redis_nothing(stack: Stack, server:
     """Its checksum is wrong, so nobody need be asked; a made-up one that is right costs a look."""
     customer = await stack.customer()
     mistyped = customer.key[:-1] + ("A" if customer.key[-1] != "A" else "B")
-    stranger, _ = keys.mint(customer.key[5:7])
+    strangers = [keys.mint(customer.key[5:7])[0] for _ in range(2)]
     async with alone(stack), server.monitor() as monitor, http(base_url=stack.base_url) as client:
-        await server.echo("begin")
-        for key in (mistyped, "junk", stranger):
+
+        async def refused(key: str) -> None:
             answer = await client.post("/chat/completions", json={}, headers={"authorization": f"Bearer {key}"})
             assert answer.status_code == 401
+
+        await refused(strangers.pop())  # the server knows the script from now on
+        await server.echo("begin")
+        for key in (mistyped, "junk", *strangers):
+            await refused(key)
         await server.echo("end")
         assert await sent(monitor) == {"look": 1}
+
+
+def test_the_bundled_valkey_has_jemalloc_where_the_system_has_it(stack: Stack) -> None:
+    [server] = [each for each in stack.processes() if each.name().startswith("valkey")]
+    loaded = "jemalloc" in Path(f"/proc/{server.pid}/maps").read_text()
+    assert loaded is (find_library("jemalloc") is not None)

@@ -1,5 +1,6 @@
 """What is refused, and how: every answer of the contract in OpenAI's shape, and nothing held or charged for it."""
 
+import asyncio
 import json
 import uuid
 from typing import Any
@@ -231,6 +232,23 @@ async def test_rate_and_concurrency(stack: Stack) -> None:
 
 
 @pytest.mark.wire("0.4", "6.11")
+async def test_requests_in_a_row_on_one_connection_need_one_place(stack: Stack, provider: ScriptedProvider) -> None:
+    """Sent without waiting for answers (RFC 9112 9.3.2): each is settled before the next is admitted."""
+    model, customer = await stack.model(provider.url), await stack.customer(key={"concurrency": 1})
+    body, url = json.dumps({"model": model, "messages": ASK}).encode(), httpx2.URL(stack.gateway)
+    head = f"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {customer.key}\r\n"
+    one = head.encode() + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(one * 20)
+    for _ in range(20):
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        [length] = [int(line[15:]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        await reader.readexactly(length)
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_paths_methods_and_encodings(stack: Stack, provider: ScriptedProvider) -> None:
     model, customer = await stack.model(provider.url), await stack.customer()
     body = {"model": model, "messages": ASK}

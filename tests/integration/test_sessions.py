@@ -167,6 +167,17 @@ async def test_a_session_ends_with_the_balance(stack: Stack, provider: SpokenTo)
     await books_agree(stack, customer, lambda b: b["spent_nanos"] == CHARGE)
 
 
+async def test_the_next_response_has_the_place_of_the_last(stack: Stack, provider: SpokenTo) -> None:
+    """A key for one request at a time: what has ended is settled before the next is admitted."""
+    model, customer = await stack.model(provider.url), await stack.customer(key={"concurrency": 1})
+    async with session(stack, customer.key, f"/openai/v1/realtime?model={model}") as caller:
+        await hear(caller, "session.created")
+        for _ in range(5):
+            await ask(caller)
+            assert [e["type"] for e in await hear(caller, "response.done")][-1] == "response.done"
+    await books_agree(stack, customer, lambda b: b["spent_nanos"] == 5 * CHARGE)
+
+
 @pytest.mark.parametrize(("policy", "code"), [
     ({"endpoints": ["chat.completions"]}, "endpoint_not_allowed"),
     ({"networks": ["127.0.0.2/32"]}, "network_not_allowed"),
