@@ -231,7 +231,6 @@ async def test_rate_and_concurrency(stack: Stack) -> None:
         assert [a.headers["x-ratelimit-remaining-requests"] for a in answers[:2]] == ["1", "0"]
 
 
-@pytest.mark.wire("0.4", "6.11")
 async def test_requests_in_a_row_on_one_connection_need_one_place(stack: Stack, provider: ScriptedProvider) -> None:
     """Sent without waiting for answers (RFC 9112 9.3.2): each is settled before the next is admitted."""
     model, customer = await stack.model(provider.url), await stack.customer(key={"concurrency": 1})
@@ -249,6 +248,7 @@ async def test_requests_in_a_row_on_one_connection_need_one_place(stack: Stack, 
     await writer.wait_closed()
 
 
+@pytest.mark.wire("0.4", "6.11")
 async def test_paths_methods_and_encodings(stack: Stack, provider: ScriptedProvider) -> None:
     model, customer = await stack.model(provider.url), await stack.customer()
     body = {"model": model, "messages": ASK}
