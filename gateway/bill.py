@@ -2,7 +2,7 @@
 
 import time
 
-import msgspec
+from msgspec.structs import replace
 
 from gateway import metrics
 from gateway.dialects.meter import Usage
@@ -10,6 +10,7 @@ from gateway.tickets import Ticket, Wish
 from ledger import request_id, tally
 from ledger.catalogue import Upstream
 from ledger.facts import Facts
+from ledger.frozen import Frozen
 from ledger.hot import Place
 from ledger.settlement import Settlement
 
@@ -21,7 +22,7 @@ _observe_request = tally.observer(metrics.REQUEST_SECONDS)
 _observe_ttft = tally.observer(metrics.TTFT_SECONDS)
 
 
-class End(msgspec.Struct, frozen=True, gc=False):
+class End(Frozen, frozen=True):
     """How a request ended. Times are of `time.perf_counter`; `usage` is None if the provider reported nothing. Then
     `estimate` stands for it, and where there is none the output tokens `seen`. `whole`: the answer came to its end, so its
     usage is final. `answered`: what costs was begun.
@@ -63,7 +64,7 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
         tokens=None if void else _total(usage),
         admitted_us=ticket.admitted.at_us,
         void=void,
-        facts=msgspec.structs.replace(
+        facts=replace(
             ticket.facts,
             admitted_us=ticket.admitted.at_us,
             outcome=end.outcome,

@@ -62,17 +62,22 @@ class Proxy:
         if not self._serving:
             self._idle.clear()
         self._serving += 1
+        refusal: Refusal | None = None
         try:
-            await self._serve(served, scope, receive, rid, began)
-        except Refusal as refusal:
-            await refuse(send, rid, refusal, served.dialect)
-        except ClientLeft:
-            tally.count(metrics.REFUSALS, "client_left")
-        except Exception as error:  # noqa: BLE001 - our bug; the caller gets an answer and the log its place
-            log.get().error("request_failed", rid=rid, exc=error)
-            if not isinstance(error, Cut):
-                await refuse(send, rid, unavailable(), served.dialect)
+            try:
+                await self._serve(served, scope, receive, rid, began)
+            except Refusal as error:
+                refusal = error
+            except ClientLeft:
+                tally.count(metrics.REFUSALS, "client_left")
+            except Exception as error:  # noqa: BLE001 - our bug; the caller gets an answer and the log its place
+                log.get().error("request_failed", rid=rid, exc=error)
+                if not isinstance(error, Cut):
+                    refusal = unavailable()
+            if refusal is not None:
+                await refuse(send, rid, refusal, served.dialect)
         finally:
+            refusal = None  # it knows this frame, and this frame it
             self._serving -= 1
             if not self._serving:
                 self._idle.set()

@@ -7,11 +7,10 @@ rate that may apply (wire.md 8, design.md section 4).
 import re
 from collections.abc import Sequence
 
-import msgspec
-
 from gateway.dialects.shape import Asked
 from ledger import prices
 from ledger.catalogue import Model
+from ledger.frozen import Frozen
 from ledger.money import MAX_NANOS
 from ledger.prices import Bound, Ceiling
 
@@ -26,7 +25,7 @@ _TOKENS_A_SECOND = 10
 _ENCODED = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{2000,}")
 
 
-class Quote(msgspec.Struct, frozen=True, gc=False):
+class Quote(Frozen, frozen=True):
     """Nano-USD, dearest first, with the output cap (tokens of one choice) that each covers."""
 
     amounts: list[int]

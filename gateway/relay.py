@@ -7,7 +7,6 @@ truncated stream is never ended cleanly: SDKs would take it for the whole answer
 import time
 
 import httpx2
-import msgspec
 
 from gateway import metrics
 from gateway.bill import End, as_count, settlement
@@ -24,6 +23,7 @@ from gateway.tickets import Ticket, Wish
 from gateway.upstream.attempts import Search
 from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
+from ledger.frozen import Frozen
 from ledger.settlement import Settlement
 
 _ERROR_BODY = 1024 * 1024
@@ -34,7 +34,7 @@ _add_chunks = tally.adder(metrics.STREAM_CHUNKS)
 _TIER_HEADERS = {"gemini": b"x-gemini-service-tier"}
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Request(Frozen, frozen=True):
     """A request that was read: in which dialect, what for, the bytes, and what they ask for."""
 
     dialect: Dialect
@@ -87,7 +87,7 @@ class Relay:
                 try:
                     await self._relay(response, cycle)
                 finally:
-                    await response.aclose()
+                    response.drop()
         except TimeoutError:
             self._outcome = self._cut or "timed_out"
         except Refusal:

@@ -136,9 +136,11 @@ class Settler:
         """Too old for Redis to be sure that it was never posted: the ledger asks MongoDB first."""
         payload = facts.encode_any(s)
         while True:
-            try:
+            arrived = False
+            with contextlib.suppress(StoreUnavailable, ResponseError):
                 await self._redis.command("XADD", keyspace.claims(s.partition), "*", "settlement", payload)
-            except (StoreUnavailable, ResponseError):
+                arrived = True
+            if not arrived:
                 await asyncio.sleep(_RETRY_S[-1])
             else:
                 log.get().warning("claimed", rid=s.rid, account=s.account)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from gateway import quotes
@@ -11,11 +10,12 @@ from gateway.dialects.shape import Asked, Dialect, Operation
 from gateway.upstream.quota import Tokens
 from ledger.catalogue import Model
 from ledger.facts import Facts
+from ledger.frozen import Frozen
 from ledger.hot import Admitted, Place
 from ledger.prices import cost_nanos
 
 
-class Wish(msgspec.Struct, frozen=True, gc=False):
+class Wish(Frozen, frozen=True):
     """What is to be admitted: in which dialect, what for, what it asks for, and the bytes that ask."""
 
     dialect: Dialect
@@ -26,7 +26,7 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     """Whether no other model may stand in: a session stays with the one it began with."""
 
 
-class Standin(msgspec.Struct, frozen=True, gc=False):
+class Standin(Frozen, frozen=True):
     """Another model that may serve: the output cap to set for it, if any, and the most output that it may write."""
 
     model: Model
@@ -34,7 +34,7 @@ class Standin(msgspec.Struct, frozen=True, gc=False):
     most_output: int
 
 
-class Ticket(msgspec.Struct, frozen=True, gc=False):
+class Ticket(Frozen, frozen=True):
     """An admitted request: its hold, and what it was decided with. `model` is the one that serves and is billed."""
 
     rid: str

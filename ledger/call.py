@@ -2,15 +2,16 @@
 
 import asyncio
 import hashlib
-from pathlib import Path
 from typing import Any
+
+from ledger import compiled
 
 
 class Script:
     """One Lua file with its preludes. The SHA pins its meaning to this build, so two releases can run side by side."""
 
     def __init__(self, name: str, *preludes: str) -> None:
-        folder = Path(__file__).parent / "lua"
+        folder = compiled.ROOT / "ledger" / "lua"
         shebang, _, body = (folder / f"{name}.lua").read_text().partition("\n")
         shared = [(folder / f"{prelude}.lua").read_text() for prelude in ("prelude", *preludes)]
         self.name = name

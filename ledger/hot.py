@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Required, TypedDict, Unpack
 
-import msgspec
-
 from ledger import common_metrics, keyspace
+from ledger.frozen import Frozen
 from ledger.link import Arg, Caller, Script
 
 ADMIT = Script("admit", "prelude_form", "prelude_line", "prelude_limits")
@@ -38,7 +37,7 @@ class Fenced(Exception):
     """The partition is not open on this server: it is starting, was restarted, promoted or wiped."""
 
 
-class Unexpected(AssertionError):
+class Unexpected(Exception):
     """A script answered what its header does not list: our bug."""
 
 
@@ -123,7 +122,7 @@ class Old(NamedTuple):
     """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
 
 
-class Offer(msgspec.Struct, frozen=True, gc=False):
+class Offer(Frozen, frozen=True):
     """What admit is asked for: amounts to hold, dearest first, and what the request will use of the token rate."""
 
     amounts_nanos: Sequence[int]

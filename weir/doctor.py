@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pymongo.errors import PyMongoError
 from redis.exceptions import ResponseError
 
-from ledger import catalogue, hot, keyspace, publish
+from ledger import catalogue, compiled, hot, keyspace, publish
 from ledger.cold import ColdBook, ColdBookError
 from ledger.connect import connect
 from ledger.link import Caller, StoreUnavailable
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 async def examine(settings: Settings, *, rewrap: bool) -> list[Finding]:
     """Look at everything; no finding stops the others."""
-    found = [Finding("settings", good=True, said="complete")]
+    found = [Finding("settings", good=True, said="complete"), _request_path()]
     found += _spill(settings.spill_dir)
     cold = ColdBook(settings.mongo_url, timeout_ms=3_000)
     assert settings.master_key is not None
@@ -43,6 +43,11 @@ async def examine(settings: Settings, *, rewrap: bool) -> list[Finding]:
     finally:
         await cold.close()
     return found
+
+
+def _request_path() -> Finding:
+    said = f"compiled, {compiled.found} modules" if compiled.found else "interpreted; make compiled makes it lighter"
+    return Finding("request path", good=True, said=said)
 
 
 def _spill(folder: Path) -> list[Finding]:

@@ -5,7 +5,7 @@ bytes and finds the same usage (wire.md 5).
 """
 
 import re
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -34,9 +34,9 @@ class Tab:
     an answer has used something even if no text is in it.
     """
 
-    marks: tuple[bytes, ...] = ()
+    marks: ClassVar[tuple[bytes, ...]] = ()
     always_costs = False
-    written: re.Pattern[bytes] = re.compile(rb"$^")
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb"$^")
 
     def __init__(self) -> None:
         self.model: str | None = None

@@ -159,7 +159,7 @@ def _part(body: bytes, at: int, delimiter: bytes) -> Part:
     end = body.find(b"\r\n" + delimiter, start)
     if end < 0:
         raise BadBody("The form breaks off: its last boundary is missing.")
-    name, is_file = _disposition(_headers(body[at + 2 : head]))
+    name, is_file = _disposition(_headers(body[at + 2 : max(head, at + 2)]))
     return Part(name, start, end, is_file)
 
 

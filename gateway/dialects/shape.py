@@ -6,16 +6,15 @@ provider is `Outgoing`; and what the answer came to is found by a `Meter` (meter
 
 from typing import Any, Protocol
 
-import msgspec
-
 from gateway.dialects.meter import Meter
 from gateway.dialects.secrets import Said
 from gateway.refusals import Refusal
+from ledger.frozen import Frozen
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call(Frozen, frozen=True):
     """A request as it came. `target` is what its path names beyond the endpoint: Gemini's version and model."""
 
     body: bytes
@@ -24,7 +23,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     target: tuple[str, ...] = ()
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
+class Asked(Frozen, frozen=True):
     """What a request asks for.
 
     `cap`: the output tokens of one choice that the caller allows, None if they set none. `writes`: whether there are
@@ -56,7 +55,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     parsed: Any = None
 
 
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
+class Outgoing(Frozen, frozen=True):
     """What the provider is sent: the path below its base URL, with the query, and the body."""
 
     path: str

@@ -5,8 +5,6 @@ import math
 import random
 from collections.abc import Sequence
 
-import msgspec
-
 from gateway.catalogues import Opened
 from gateway.dialects.shape import Dialect
 from gateway.refusals import Code, Refusal
@@ -14,11 +12,12 @@ from gateway.upstream.client import Chosen, Spot
 from gateway.upstream.health import NO_TOKENS, Health
 from gateway.upstream.quota import Tokens
 from ledger.catalogue import Model
+from ledger.frozen import Frozen
 
 _AGAIN_S = 1.0
 
 
-class Want(msgspec.Struct, frozen=True, gc=False):
+class Want(Frozen, frozen=True):
     """What a request needs of an upstream. `sticky`: others with the same word share a prompt cache. `patient`: it may wait,
     and so does not go where the provider would refuse it.
     """

@@ -1,5 +1,6 @@
 """Asking an upstream: where, as whom, and what it means when it does not answer."""
 
+import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 600.0
 _CONNECTIONS = 2_000
 _ENDPOINTS = 4_096
+_closing: set[asyncio.Future[None]] = set()  # a task that nobody knows may be collected
 
 
 class Answer(Protocol):
@@ -50,6 +52,10 @@ class Answer(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+    def drop(self) -> None:
+        """Close it without waiting until that is done."""
+        ...
 
 
 class Sender(Protocol):
@@ -107,7 +113,8 @@ class StockSender:
 
 
 class _StockAnswer:
-    begun = complete = False
+    begun = False
+    complete = False
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
@@ -116,7 +123,7 @@ class _StockAnswer:
         self.headers = [(name.lower(), value) for name, value in response.headers.raw]
 
     async def next_chunk(self) -> bytes:
-        async for chunk in self._chunks:
+        while (chunk := await anext(self._chunks, None)) is not None:
             if chunk:
                 return bytes(chunk)
         return b""
@@ -129,6 +136,11 @@ class _StockAnswer:
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+    def drop(self) -> None:
+        closing = asyncio.ensure_future(self._response.aclose())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:

@@ -11,9 +11,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-import msgspec
-
 from gateway.headers import Headers
+from ledger.frozen import Frozen
 
 LONGEST_S = 60.0
 """Nothing that was said is believed for longer: then one request finds out anew."""
@@ -37,7 +36,7 @@ class Left(NamedTuple):
     reset_s: float | None
 
 
-class Tokens(msgspec.Struct, frozen=True, gc=False):
+class Tokens(Frozen, frozen=True):
     """Tokens that a request is quoted at."""
 
     input: int = 0

@@ -111,6 +111,10 @@ class RawResponse(httpx2.AsyncByteStream):
         return data
 
     async def aclose(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Close it: what has not come of it will not be waited for."""
         self._connection.abandon(self._exchange)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -267,7 +271,8 @@ async def _write_stream(
     write_s: float | None,
 ) -> None:
     written = 0
-    async for piece in stream:
+    pieces = aiter(stream)
+    while (piece := await anext(pieces, None)) is not None:
         if not piece:
             continue  # as a chunk it would end the body
         written += len(piece)

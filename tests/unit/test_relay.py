@@ -53,7 +53,7 @@ class Answer:
                 break
         return bool(self.left)
 
-    async def aclose(self) -> None: ...
+    def drop(self) -> None: ...
 
 
 class Asked:

@@ -2,7 +2,7 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -22,7 +22,7 @@ class Anthropic:
     """The dialect under /anthropic, and of /v1/messages at the bare root."""
 
     name = "anthropic"
-    providers = frozenset(("anthropic",))
+    providers: ClassVar[frozenset[str]] = frozenset(("anthropic",))
     request_id_header = b"request-id"
 
     def secret(self, headers: secrets.Said, query: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Anthropic messages: what a request asks for and what an answer used (wire.md sections 2b and 2c)."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -79,9 +79,9 @@ def _beta(call: Call) -> str:
 class MessagesTab(Tab):
     """Usage of a message: one object in the answer; in a stream the whole of it at first, then what has changed."""
 
-    marks = (b'"usage"', b'"message_stop"', b'"error"')
+    marks: ClassVar[tuple[bytes, ...]] = (b'"usage"', b'"message_stop"', b'"error"')
     # Text, thinking, the input of tools, and what a compaction wrote; signatures are no output.
-    written = re.compile(
+    written: ClassVar[re.Pattern[bytes]] = re.compile(
         rb'(?:"(?:text|thinking|partial_json)"|"compaction_delta"\s*,\s*"content")\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)',
         re.DOTALL,
     )

@@ -35,7 +35,7 @@ def variants(parsed: Parsed) -> tuple[str, ...] | None:
     `auto` may be served by a dearer tier (wire.md 8). A name that the price does not have is refused, not billed at base.
     """
     asked = {name: fields.word(parsed, name) for name in _PLAIN}
-    named = [value for name, value in asked.items() if value not in (None, "auto", *_PLAIN[name])]
+    named = [value for name, value in asked.items() if value not in (None, "auto") and value not in _PLAIN[name]]
     if named:
         return tuple(str(value) for value in named)
     return () if asked["service_tier"] in _PLAIN["service_tier"] else None

@@ -1,5 +1,6 @@
 """How Gemini's SDKs say who asks, and how they are told no (wire.md 3a and 3d)."""
 
+from typing import ClassVar
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -20,7 +21,7 @@ class Gemini:
     """The dialect under /gemini, and of paths that end in a method at the bare root."""
 
     name = "gemini"
-    providers = frozenset(("gemini",))
+    providers: ClassVar[frozenset[str]] = frozenset(("gemini",))
     request_id_header = b"x-request-id"
 
     def secret(self, headers: secrets.Said, query: bytes) -> bytes:

@@ -4,7 +4,7 @@ The model is in the path. A body may name it again, for each of a batch it must:
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
@@ -30,7 +30,7 @@ class GenerateContent:
     free = False
     _verb = "generateContent"
     _streamed = False
-    _models: tuple[Path, ...] = (("model",),)
+    _models: ClassVar[tuple[Path, ...]] = (("model",),)
     """Where a body may name the model."""
 
     def read(self, call: Call) -> Asked:
@@ -110,7 +110,7 @@ class BatchEmbedContents(EmbedContent):
 
     name = "batch_embed_contents"
     _verb = "batchEmbedContents"
-    _models = (("model",), ("requests", None, "model"))
+    _models: ClassVar[tuple[Path, ...]] = (("model",), ("requests", None, "model"))
 
 
 class CountTokens(EmbedContent):
@@ -119,7 +119,11 @@ class CountTokens(EmbedContent):
     name = "count_tokens"
     free = True
     _verb = "countTokens"
-    _models = (("model",), ("generateContentRequest", "model"), ("generate_content_request", "model"))
+    _models: ClassVar[tuple[Path, ...]] = (
+        ("model",),
+        ("generateContentRequest", "model"),
+        ("generate_content_request", "model"),
+    )
 
     def read(self, call: Call) -> Asked:
         asked = super().read(call)
@@ -162,7 +166,7 @@ def _put_model(body: bytes, parsed: dict[str, Any], places: tuple[Path, ...], re
     """The provider's own name of the model wherever the body names it; most bodies do not, and are not searched."""
     for path in places:
         if any(True for _ in _values(parsed, path)):
-            found = [span for span in spans(body, path) if body[slice(*span)] != b"null"]
+            found = [(start, end) for start, end in spans(body, path) if body[start:end] != b"null"]
             body = replaced(body, found, orjson.dumps(resource))
     return body
 

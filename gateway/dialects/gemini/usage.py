@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects.gemini.options import billed_once
 from gateway.dialects.meter import Tab, Usage, buckets, count, inner, text
@@ -17,8 +17,14 @@ _KINDS = {"AUDIO": "audio", "IMAGE": "image", "VIDEO": "image"}
 class ContentTab(Tab):
     """Usage of content and of embeddings: totals so far in each chunk, or in the last only; the last one there counts."""
 
-    marks = (b'"usageMetadata"', b'"finishReason"', b'"blockReason"', b'"groundingMetadata"', b'"error"')
-    written = re.compile(rb'"(?:text|code)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    marks: ClassVar[tuple[bytes, ...]] = (
+        b'"usageMetadata"',
+        b'"finishReason"',
+        b'"blockReason"',
+        b'"groundingMetadata"',
+        b'"error"',
+    )
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"(?:text|code)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 
     def __init__(self, model: str, variants: tuple[str, ...] | None) -> None:
         super().__init__()

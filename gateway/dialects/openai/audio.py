@@ -6,7 +6,7 @@ from the constants below, which are on the side of the larger bill; what a provi
 
 import math
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields, multipart
@@ -145,8 +145,8 @@ class SpeechTab(Tab):
 class SpeechEventsTab(SpeechTab):
     """Sound in events, in base64, and usage in the last one. All that is written is sound."""
 
-    marks = (b"speech.audio.done",)
-    written = re.compile(rb'"audio"\s*:\s*"([^"]*)"')
+    marks: ClassVar[tuple[bytes, ...]] = (b"speech.audio.done",)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"audio"\s*:\s*"([^"]*)"')
 
     def __init__(self, characters: int, bytes_a_token: int) -> None:
         super().__init__(characters, bytes_a_token)
@@ -173,7 +173,7 @@ class SpeechEventsTab(SpeechTab):
 class TranscriptTab(Tab):
     """A transcript as JSON: billed by tokens or by seconds, whichever `usage` says; else by the `duration` beside it."""
 
-    written = re.compile(rb'"text"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"text"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 
     def __init__(self, likely_seconds: int) -> None:
         super().__init__()
@@ -212,8 +212,8 @@ class TranscriptTab(Tab):
 class TranscriptEventsTab(TranscriptTab):
     """A transcript in events; the last has all the text again, and the usage."""
 
-    marks = (b"transcript.text.done",)
-    written = re.compile(rb'"delta"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    marks: ClassVar[tuple[bytes, ...]] = (b"transcript.text.done",)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"delta"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 
     def read(self, document: dict[str, Any]) -> bool:
         if document.get("type") == "transcript.text.done":

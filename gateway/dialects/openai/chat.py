@@ -5,7 +5,7 @@ frame.
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -84,7 +84,7 @@ class Chat:
 class ChatTab(Tab):
     """Usage of chat completions and of completions: one object in the answer, or in the last frames of a stream."""
 
-    written = WRITTEN
+    written: ClassVar[re.Pattern[bytes]] = WRITTEN
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """OpenAI completions, the older kind: text in, text out, usage as in chat completions (wire.md sections 1b and 1c)."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -59,4 +59,4 @@ def _prompts(prompt: Any) -> int:
 class CompletionsTab(ChatTab):
     """As in chat completions; only the text is somewhere else."""
 
-    written = re.compile(rb'"text"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"text"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)

@@ -1,5 +1,7 @@
 """How OpenAI's SDKs say who asks, and how they are told no (wire.md 1a and 1d)."""
 
+from typing import ClassVar
+
 import orjson
 
 from gateway.dialects import secrets
@@ -17,7 +19,7 @@ class OpenAI:
     """The dialect under /openai/v1 and at the bare root."""
 
     name = "openai"
-    providers = frozenset(("openai", "xai", "openai_compatible"))
+    providers: ClassVar[frozenset[str]] = frozenset(("openai", "xai", "openai_compatible"))
     request_id_header = b"x-request-id"
 
     def secret(self, headers: secrets.Said, query: bytes) -> bytes:
@@ -49,4 +51,4 @@ class Xai(OpenAI):
     """xAI is spoken to with OpenAI's SDK; under /xai/v1 only its own upstreams serve (wire.md 4)."""
 
     name = "xai"
-    providers = frozenset(("xai",))
+    providers: ClassVar[frozenset[str]] = frozenset(("xai",))

@@ -5,7 +5,7 @@ costs. Its tokens are added to the bill at the price of the model that was asked
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
@@ -144,7 +144,7 @@ def _picture_tokens(usage: dict[str, Any]) -> int:
 class ImagesStreamTab(ImagesTab):
     """A stream has one completed event for each picture, with the tokens "in the output image": they add up."""
 
-    marks = (b"image_generation.completed", b"image_edit.completed")
+    marks: ClassVar[tuple[bytes, ...]] = (b"image_generation.completed", b"image_edit.completed")
 
     def __init__(self, pictures: int) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ xAI's flavour is the same, but that it reports the exact cost, and that it count
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -15,6 +15,7 @@ from gateway.dialects.shape import Asked, Call, Outgoing
 
 CAP_FIELD = "max_output_tokens"
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+_TELLING = (*_TERMINAL, "response.created")  # the events that carry the response
 # What a web search call did beside searching; that is not billed.
 _NO_SEARCH = ("open_page", "find_in_page")
 
@@ -119,7 +120,9 @@ def _has_hidden_reasoning(parsed: dict[str, Any]) -> bool:
 class ResponsesTab(Tab):
     """Usage of one response: `usage`, and beside it `tool_usage`, which is billed too and may be missing."""
 
-    written = re.compile(rb'"(?:text|refusal|arguments|code|input|summary)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(
+        rb'"(?:text|refusal|arguments|code|input|summary)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,12 +193,12 @@ def _search_calls(output: Any) -> int:
 class ResponsesStreamTab(ResponsesTab):
     """A stream of events: usage is in the last of them only, which has all the text again that the deltas had."""
 
-    marks = tuple(name.encode() for name in (*_TERMINAL, "response.created"))
-    written = re.compile(rb'"delta"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
+    marks: ClassVar[tuple[bytes, ...]] = tuple(name.encode() for name in _TELLING)
+    written: ClassVar[re.Pattern[bytes]] = re.compile(rb'"delta"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 
     def read(self, document: dict[str, Any]) -> bool:
         kind, response = document.get("type"), document.get("response")
-        if isinstance(response, dict) and kind in (*_TERMINAL, "response.created"):
+        if isinstance(response, dict) and kind in _TELLING:
             self._take(response)
         if kind in _TERMINAL:
             self.done = True

@@ -1,0 +1,113 @@
+"""Compiled modules are those of the source as it is, or none; and what is compiled waits where mypyc can wait."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ledger import compiled
+from native import modules
+
+WHERE = "import ledger.holds; print(ledger.holds.__file__)"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The source by itself, as far as it decides what is compiled, and `ledger.holds` as if it had been."""
+    for package in ("gateway", "ledger", "native"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(compiled.ROOT / package, tmp_path / package, ignore=ignored)
+    built = compiled.folder(tmp_path) / "ledger" / f"holds{compiled.SUFFIX}"
+    built.parent.mkdir(parents=True)
+    built.write_bytes(b"no library")
+    return tmp_path
+
+
+def run(copy: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("WEIR_COMPILED", "PYTHONPATH")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=copy,
+        env={**kept, "PYTHONPATH": str(copy), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_is_there_is_imported(copy: Path) -> None:
+    """No library is in that file, and the loader says so: it is what was taken."""
+    done = run(copy, WHERE)
+    assert done.returncode == 1
+    assert f"holds{compiled.SUFFIX}: " in done.stderr
+
+
+@pytest.mark.parametrize("changed", ["ledger/money.py", "gateway/app.py", "native/modules.py"])
+def test_any_other_source_is_interpreted(copy: Path, changed: str) -> None:
+    path = copy / changed
+    path.write_text(path.read_text() + "\n# another\n")
+    done = run(copy, WHERE)
+    assert (done.returncode, done.stdout) == (0, f"{copy / 'ledger' / 'holds.py'}\n")
+
+
+def test_a_source_more_is_another_source(copy: Path) -> None:
+    before = compiled.folder(copy)
+    (copy / "gateway" / "more.py").write_text("")
+    assert compiled.folder(copy) != before
+
+
+def test_it_can_do_without(copy: Path) -> None:
+    done = run(copy, WHERE, WEIR_COMPILED="0")
+    assert (done.returncode, done.stdout) == (0, f"{copy / 'ledger' / 'holds.py'}\n")
+
+
+def test_it_can_insist(copy: Path) -> None:
+    shutil.rmtree(copy / compiled.BUILDS)
+    done = run(copy, WHERE, WEIR_COMPILED="1")
+    assert done.returncode == 1
+    assert done.stderr == "weir: WEIR_COMPILED=1, and nothing is compiled from this source; run make compiled\n"
+
+
+def test_what_is_neither_is_an_operators_mistake(copy: Path) -> None:
+    done = run(copy, WHERE, WEIR_COMPILED="yes")
+    assert (done.returncode, done.stderr) == (1, "weir: WEIR_COMPILED must be 0 or 1\n")
+
+
+def test_what_is_named_is_there() -> None:
+    """A module that was renamed is not left out in silence."""
+    for path in (*modules.INTERPRETED, *(f"ledger/{name}.py" for name in modules.LEDGER)):
+        assert (compiled.ROOT / path).is_file(), path
+
+
+def test_all_that_a_request_passes_through_is_compiled() -> None:
+    """Whoever waits in a handler again, in one of these, makes every request dearer and hears of it here."""
+    sources = set(modules.sources())
+    path = ("admission", "bill", "cycle", "headers", "listener", "proxy", "quotes", "relay", "settler", "tickets")
+    upstream = ("attempts", "client", "connection", "health", "transport", "wire")
+    assert sources >= {f"gateway/{name}.py" for name in path}
+    assert sources >= {f"gateway/upstream/{name}.py" for name in upstream}
+    assert sources >= {f"ledger/{name}.py" for name in modules.LEDGER}
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("async def a():\n  try:\n    await b()\n  except E:\n    c()\n  await d()", []),
+        ("async def a():\n  try:\n    b()\n  except E:\n    await c()", [5]),
+        ("async def a():\n  try:\n    b()\n  finally:\n    await c()", [5]),
+        ("async def a():\n  try:\n    b()\n  finally:\n    if c:\n      return [await d()]", [6]),
+        ("async def a():\n  try:\n    b()\n  except E:\n    try:\n      await c()\n    except F:\n      pass", [6]),
+        ("async def a():\n  try:\n    b()\n  except E:\n    async def c():\n      await d()", []),
+        ("async def a():\n  async with b:\n    c()", [2]),
+        ("async def a():\n  async for b in c:\n    d()", [2]),
+        ("def a():\n  try:\n    b()\n  except E:\n    yield c", [5]),
+        ("def a():\n  for b in c:\n    yield b", []),
+        ("async def a():\n  with b:\n    await c()", []),
+    ],
+)
+def test_who_waits_where_it_cannot_be_compiled(code: str, lines: list[int]) -> None:
+    assert modules.awkward_lines(ast.parse(code)) == lines
