@@ -18,13 +18,13 @@ from bench.stack import workers
 
 
 @contextmanager
-def gateway(arena: Arena) -> Iterator[tuple[Contestant, float]]:
+def gateway(arena: Arena, **settings: str) -> Iterator[tuple[Contestant, float]]:
     """A gateway of one worker, once it has answered one metered request; and after how many seconds it did."""
     url = f"http://127.0.0.1:{free_port()}"
     metrics = arena.folder / "fresh-metrics"
     metrics.mkdir(exist_ok=True)
     environment = arena.stack.environment(
-        WEIR_GATEWAY_ADDR=url.removeprefix("http://"), PROMETHEUS_MULTIPROC_DIR=str(metrics)
+        WEIR_GATEWAY_ADDR=url.removeprefix("http://"), PROMETHEUS_MULTIPROC_DIR=str(metrics), **settings
     )
     ours = os.sched_getaffinity(0)
     log = arena.folder / "fresh.err"

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -20,7 +20,7 @@ from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
 from ledger.prices import cost_nanos
 
-_observe_admit = tally.observer(common_metrics.SCRIPT_SECONDS, "admit")
+_observe_admit: Final = tally.observer(common_metrics.SCRIPT_SECONDS, "admit")
 
 
 class Admission:

@@ -1,6 +1,7 @@
 """What an admitted request comes to, as the settler takes it: the charge, and the event that records it."""
 
 import time
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,12 +15,12 @@ from ledger.frozen import Frozen
 from ledger.hot import Place
 from ledger.settlement import Settlement
 
-_TOKENS = frozenset(
+_TOKENS: Final = frozenset(
     ("input_uncached", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "cache_write_30m",
      "cache_write_12h", "output"),
 )  # fmt: skip
-_observe_request = tally.observer(metrics.REQUEST_SECONDS)
-_observe_ttft = tally.observer(metrics.TTFT_SECONDS)
+_observe_request: Final = tally.observer(metrics.REQUEST_SECONDS)
+_observe_ttft: Final = tally.observer(metrics.TTFT_SECONDS)
 
 
 class End(Frozen, frozen=True):

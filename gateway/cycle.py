@@ -8,14 +8,14 @@ called back when the caller leaves, so that no task has to wait for `http.discon
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from gateway.flow import Flow, Signal
 from ledger import log
 
-_STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-_OF_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
-_FAILED = b"Internal Server Error"
+_STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+_OF_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_FAILED: Final = b"Internal Server Error"
 
 
 class Cycle:

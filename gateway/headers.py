@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.dialects.secrets import Said, said
 from gateway.dialects.shape import Dialect
@@ -10,27 +11,27 @@ from gateway.refusals import Code, Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_TO_UPSTREAM = frozenset(
+_TO_UPSTREAM: Final = frozenset(
     (b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta",
      b"x-goog-api-client", b"x-server-timeout"),
 )  # fmt: skip
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
      b"transfer-encoding", b"upgrade"),
 )  # fmt: skip
 # They describe the operator's account with the provider, or belong to a connection that is not the caller's.
-_NOT_TO_CALLER = _HOP_BY_HOP | frozenset(
+_NOT_TO_CALLER: Final = _HOP_BY_HOP | frozenset(
     (b"set-cookie", b"server", b"date", b"alt-svc", b"strict-transport-security", b"location", b"openai-organization",
      b"openai-project", b"anthropic-organization-id", b"anthropic-workspace-id", b"via"),
 )  # fmt: skip
-_NOT_TO_CALLER_PREFIXES = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
-_MINUTE_US = 60_000_000
-_JSON = b"application/json"
-_JSON_TYPE = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
-_NO_CODING = (b"", b"identity")
-_PLAIN = (b"accept-encoding", b"identity")
-_USUAL = (b"keep-alive", b"Keep-Alive", b"close")
-_NONE: frozenset[bytes] = frozenset()
+_NOT_TO_CALLER_PREFIXES: Final = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
+_MINUTE_US: Final = 60_000_000
+_JSON: Final = b"application/json"
+_JSON_TYPE: Final = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
+_NO_CODING: Final = (b"", b"identity")
+_PLAIN: Final = (b"accept-encoding", b"identity")
+_USUAL: Final = (b"keep-alive", b"Keep-Alive", b"close")
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 def check(headers: Headers) -> Said:

@@ -6,7 +6,7 @@ who sends a byte a minute would keep a connection for ever. Bodies have a deadli
 
 import asyncio
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.cycle import Cycle
 from gateway.flow import Flow
 
-HEAD_WITHIN_S = 15.0
-MAX_HEAD = 64 * 1024
-MAX_HEADERS = 200
-_TOO_LARGE = b"The request's head is too large."
-_TOO_SLOW = b"The request's head did not arrive in time."
+HEAD_WITHIN_S: Final = 15.0
+MAX_HEAD: Final = 64 * 1024
+MAX_HEADERS: Final = 200
+_TOO_LARGE: Final = b"The request's head is too large."
+_TOO_SLOW: Final = b"The request's head did not arrive in time."
 
 
 @lru_cache(maxsize=1024)

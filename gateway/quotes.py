@@ -6,6 +6,7 @@ rate that may apply (wire.md 8, design.md section 4).
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.dialects.shape import Asked
 from ledger import prices
@@ -14,15 +15,15 @@ from ledger.frozen import Frozen
 from ledger.money import MAX_NANOS
 from ledger.prices import Bound, Ceiling
 
-CAPS = (65_536, 32_768, 16_384, 8_192, 4_096)
+CAPS: Final = (65_536, 32_768, 16_384, 8_192, 4_096)
 FLOOR, REASONING_FLOOR = 4_096, 16_384
 # For rates and for bills without usage; never for holds. Typical text has 4 bytes a token, whatever is in base64 has
 # little to do with its length: an image or a page is about this many tokens.
-_BYTES_A_TOKEN = 4
-_TOKENS_A_FILE = 1_500
-_TOKENS_A_SECOND = 10
+_BYTES_A_TOKEN: Final = 4
+_TOKENS_A_FILE: Final = 1_500
+_TOKENS_A_SECOND: Final = 10
 # From the beginning of a run only: otherwise each byte of a run that is too short would be looked at 2,000 times.
-_ENCODED = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{2000,}")
+_ENCODED: Final = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{2000,}")
 
 
 class Quote(Frozen, frozen=True):

@@ -5,6 +5,7 @@ truncated stream is never ended cleanly: SDKs would take it for the whole answer
 """
 
 import time
+from typing import Final
 
 import httpx2
 
@@ -26,12 +27,12 @@ from ledger import log, tally
 from ledger.frozen import Frozen
 from ledger.settlement import Settlement
 
-_ERROR_BODY = 1024 * 1024
-READ_WITHIN_S = 120.0
-_CREDENTIAL_REFUSED = (401, 402, 403)
-_observe_overhead = tally.observer(metrics.OVERHEAD_SECONDS)
-_add_chunks = tally.adder(metrics.STREAM_CHUNKS)
-_TIER_HEADERS = {"gemini": b"x-gemini-service-tier"}
+_ERROR_BODY: Final = 1024 * 1024
+READ_WITHIN_S: Final = 120.0
+_CREDENTIAL_REFUSED: Final = (401, 402, 403)
+_observe_overhead: Final = tally.observer(metrics.OVERHEAD_SECONDS)
+_add_chunks: Final = tally.adder(metrics.STREAM_CHUNKS)
+_TIER_HEADERS: Final = {"gemini": b"x-gemini-service-tier"}
 
 
 class Request(Frozen, frozen=True):

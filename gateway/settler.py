@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
@@ -23,14 +23,14 @@ from ledger.hot import Ended, Fenced, Old, Place
 from ledger.link import Caller, StoreUnavailable
 from ledger.settlement import Settlement
 
-_RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 # An error reply too (READONLY, NOREPLICAS, LOADING, MISCONF): a charge is never given up for one.
-_AGAIN = (StoreUnavailable, Fenced, ResponseError)
-SPILL_AFTER_S = 0.2
-BARRIER_EVERY_S = 0.1
-ADOPT_EVERY_S = 5.0
-MOST_KEPT = 100_000
-_observe_settle = tally.observer(common_metrics.SCRIPT_SECONDS, "settle")
+_AGAIN: Final = (StoreUnavailable, Fenced, ResponseError)
+SPILL_AFTER_S: Final = 0.2
+BARRIER_EVERY_S: Final = 0.1
+ADOPT_EVERY_S: Final = 5.0
+MOST_KEPT: Final = 100_000
+_observe_settle: Final = tally.observer(common_metrics.SCRIPT_SECONDS, "settle")
 
 
 class Settler:

@@ -8,6 +8,7 @@ until MongoDB has it; so every read begins at the beginning, and what a dead wor
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
@@ -20,7 +21,7 @@ from ledger.cold import DUPLICATE_KEY, ColdBook, Collection, Document, now
 from ledger.link import Caller, StoreUnavailable
 from ledger.postings import Posting, is_debit
 
-_OF_A_STREAM = 200  # entries that are read at once
+_OF_A_STREAM = 200  # entries that are read at once, where there is no backlog
 _OF_A_BACKLOG = 8_000  # the same, over all streams: a worker that dies soon has written the first of them
 BLOCK_MS = 500
 POLL_S = 0.05
@@ -62,7 +63,9 @@ class Consumer:
         self._link = link
         self._reader = reader
         self.writing = asyncio.Lock()  # whoever sums up what MongoDB has holds it, so that no batch arrives half-way
-        self._behind = True  # there may be a backlog: a worker begins, or the last batch failed or was large
+        self.behind = True
+        """Whether there may be a backlog: a worker begins, or the last batch failed, was large or left something."""
+        self._asked = 0  # of each stream, for the last batch
         self._unreadable = 0  # since the last batch that had none
         self.open_days: dict[str, str] = {}  # per partition, the first day that is not sealed
 
@@ -75,19 +78,29 @@ class Consumer:
                 await self._move(entries)
             oldest_ms = min(int(entry_id.split(b"-")[0]) for _, entry_id, _ in entries)
             lag_s = max(time.time() - oldest_ms / 1000, 0)
-        self._behind = len(entries) >= _OF_A_BACKLOG // 2
+        self.behind = len(entries) >= _OF_A_BACKLOG // 2 or self._left_some(entries)
         metrics.LAG_SECONDS.set(lag_s)
         return len(entries)
 
+    def _left_some(self, entries: list[Entry]) -> bool:
+        """Whether a stream gave all that it was asked for: a busy account alone fills one."""
+        if len(entries) < self._asked:
+            return False
+        return max(Counter([stream for stream, _, _ in entries]).values(), default=0) >= self._asked
+
     async def _count(self) -> int:
-        """How many entries of a stream to ask for: few of each if there is a backlog and many have some."""
-        behind, self._behind = self._behind, True  # until this batch has gone well
-        if not behind:
-            return _OF_A_STREAM
+        """How many entries of a stream to ask for: as many as a batch has if one stream alone has a backlog, few of each if
+        many have some.
+        """
+        self._asked = await self._share() if self.behind else _OF_A_STREAM
+        self.behind = True  # until this batch has gone well
+        return self._asked
+
+    async def _share(self) -> int:
         keys = [keyspace.usage(p) for p in keyspace.PARTITIONS]
         waiting = await asyncio.gather(*(self._link.command("XLEN", key, key=key) for key in keys))
         busy = sum(1 for length in waiting if length)
-        return min(max(_OF_A_BACKLOG // max(busy, 1), 1), _OF_A_STREAM)
+        return max(_OF_A_BACKLOG // max(busy, 1), 1)
 
     async def _wait(self) -> list[Entry]:
         assert self._reader is not None

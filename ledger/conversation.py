@@ -7,6 +7,7 @@ protocol has the transport. An answer goes from the socket to its caller without
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -15,7 +16,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 
 from ledger.call import Call
 
-_MORE = object()
+_MORE: Final = object()
 
 
 class Conversation(asyncio.Protocol):

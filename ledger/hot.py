@@ -8,29 +8,29 @@ from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Required, TypedDict, Unpack
+from typing import Any, Final, Literal, NamedTuple, Required, TypedDict, Unpack
 
 from ledger import common_metrics, keyspace
 from ledger.frozen import Frozen
 from ledger.link import Arg, Caller, Script
 
-ADMIT = Script("admit", "prelude_form", "prelude_line", "prelude_limits")
-SETTLE = Script("settle", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
-PROGRESS = Script("progress", "prelude_form", "prelude_hold")
-SWEEP = Script("sweep", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
-GRANT = Script("grant", "prelude_minus")
-PUBLISH = Script("publish")
-ADOPT = Script("adopt", "prelude_form", "prelude_hold", "prelude_line")
-REOPEN = Script("reopen")
-BARRIER = Script("barrier")
-DEBIT = Script("debit", "prelude_form", "prelude_hold", "prelude_event")
-SEAL = Script("seal")
-RESTORE = Script("restore", "prelude_minus", "prelude_form", "prelude_hold", "prelude_line")
-LOOK = Script("look")
-SCRIPTS = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
+ADMIT: Final = Script("admit", "prelude_form", "prelude_line", "prelude_limits")
+SETTLE: Final = Script("settle", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+PROGRESS: Final = Script("progress", "prelude_form", "prelude_hold")
+SWEEP: Final = Script("sweep", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+GRANT: Final = Script("grant", "prelude_minus")
+PUBLISH: Final = Script("publish")
+ADOPT: Final = Script("adopt", "prelude_form", "prelude_hold", "prelude_line")
+REOPEN: Final = Script("reopen")
+BARRIER: Final = Script("barrier")
+DEBIT: Final = Script("debit", "prelude_form", "prelude_hold", "prelude_event")
+SEAL: Final = Script("seal")
+RESTORE: Final = Script("restore", "prelude_minus", "prelude_form", "prelude_hold", "prelude_line")
+LOOK: Final = Script("look")
+SCRIPTS: Final = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 
-LEASE_US = 45_000_000
-BACKLOG_BOUND = 1_000_000  # events of a partition that wait for MongoDB; above it nothing new is admitted
+LEASE_US: Final = 45_000_000
+BACKLOG_BOUND: Final = 1_000_000  # events of a partition that wait for MongoDB; above it nothing new is admitted
 
 
 class Fenced(Exception):

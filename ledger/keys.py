@@ -9,17 +9,17 @@ import re
 import secrets
 import zlib
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_ID_CHARS = 12
-_SECRET_CHARS = 32  # 32 x log2(62) = 190.5 bits
-_BLOCK = 64  # of SHA-256
-_CHECKSUM_CHARS = 6  # 62^6 > 2^32
-_FORM = re.compile(rb"weir_([0-9a-f]{2})([a-z2-7]{12})_[0-9A-Za-z]{38}\Z")
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_ID_CHARS: Final = 12
+_SECRET_CHARS: Final = 32  # 32 x log2(62) = 190.5 bits
+_BLOCK: Final = 64  # of SHA-256
+_CHECKSUM_CHARS: Final = 6  # 62^6 > 2^32
+_FORM: Final = re.compile(rb"weir_([0-9a-f]{2})([a-z2-7]{12})_[0-9A-Za-z]{38}\Z")
 
-KEY_LENGTH = len("weir_") + 2 + _ID_CHARS + 1 + _SECRET_CHARS + _CHECKSUM_CHARS
+KEY_LENGTH: Final = len("weir_") + 2 + _ID_CHARS + 1 + _SECRET_CHARS + _CHECKSUM_CHARS
 
 
 class KeyId(NamedTuple):

@@ -5,14 +5,14 @@ at most `MAX_NANOS`: Lua numbers are doubles, exact up to 2^53 - 1 ($9,007,199.2
 """
 
 from decimal import Decimal, InvalidOperation
-from typing import NewType
+from typing import Final, NewType
 
 Nanos = NewType("Nanos", int)
 
-NANOS_PER_USD = 10**9
-PICOS_PER_NANO = 1_000
-PICOS_PER_USD = 10**12
-MAX_NANOS = 2**53 - 1
+NANOS_PER_USD: Final = 10**9
+PICOS_PER_NANO: Final = 1_000
+PICOS_PER_USD: Final = 10**12
+MAX_NANOS: Final = 2**53 - 1
 
 
 class AmountError(ValueError):

@@ -5,22 +5,22 @@ price are its base and its variants. Amounts here are whole ticks, 1/3,600 of a 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-HOUR_S = 3_600
-CACHE_WRITES = ("cache_write_5m", "cache_write_1h", "cache_write_30m", "cache_write_12h")
-WRITES = ("cache_write", *CACHE_WRITES)
-RATES = (
+HOUR_S: Final = 3_600
+CACHE_WRITES: Final = ("cache_write_5m", "cache_write_1h", "cache_write_30m", "cache_write_12h")
+WRITES: Final = ("cache_write", *CACHE_WRITES)
+RATES: Final = (
     "input", "output", "cached_input", *WRITES,
     "input_audio", "output_audio", "input_image", "output_image",
     "tool_image_input", "tool_image_output", "request", "second", "web_search",
 )  # fmt: skip
 """Pico-USD per token; `request` and `web_search`: each; `second`: per 3,600 seconds."""
 
-INPUT_BUCKETS = ("input_uncached", "cache_read", *WRITES)
-_PARTS = (("input_uncached", "input"), ("output", "output"))
-_KINDS = ("audio", "image")
-_MOST_KEPT = 64
+INPUT_BUCKETS: Final = ("input_uncached", "cache_read", *WRITES)
+_PARTS: Final = (("input_uncached", "input"), ("output", "output"))
+_KINDS: Final = ("audio", "image")
+_MOST_KEPT: Final = 64
 
 Rates = Mapping[str, int]
 Steps = Iterable[tuple[int, Rates]]

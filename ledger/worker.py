@@ -139,7 +139,7 @@ class Worker:
         if not await self._is_open():
             return
         began = time.monotonic()
-        if 0 < await self._consumer.step() < _ENOUGH:
+        if 0 < await self._consumer.step() < _ENOUGH and not self._consumer.behind:
             await asyncio.sleep(max(_GATHER_S - (time.monotonic() - began), 0))
 
     async def _sweep(self) -> None:

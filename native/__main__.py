@@ -17,7 +17,7 @@ from native import modules
 
 NAME = "weir"
 # Names and lines are kept in tracebacks by mypyc itself, so no debug information is needed.
-FLAGS = ("-O3", "-g0", "-fPIC", "-fwrapv", "-DNDEBUG", "-w")
+FLAGS = ("-O3", "-g0", "-fPIC", "-fno-plt", "-fvisibility=hidden", "-fwrapv", "-DNDEBUG", "-w")
 
 
 class CannotCompileError(Exception):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -11,9 +11,9 @@ class BadBody(ValueError):
     """The body cannot be served; the message says why and quotes nothing of it."""
 
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
-_SIMPLE = re.compile(rb'\s*:\s*("[^"\\]*"|-?[0-9]+)(?=\s*[,}])')
-_COLON = re.compile(rb"\s*:\s*")
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+_SIMPLE: Final = re.compile(rb'\s*:\s*("[^"\\]*"|-?[0-9]+)(?=\s*[,}])')
+_COLON: Final = re.compile(rb"\s*:\s*")
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 

@@ -1,12 +1,12 @@
 """Reading the few fields of a request that a quote needs. What is wrong is said in the caller's terms (BadBody)."""
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.dialects import body as json_body
 from gateway.dialects.body import BadBody
 
 Parsed = dict[str, Any]
-_MOST = 2**31
+_MOST: Final = 2**31
 
 
 def model(parsed: Parsed) -> str:

@@ -5,7 +5,7 @@ bytes and finds the same usage (wire.md 5).
 """
 
 import re
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import orjson
 
@@ -17,13 +17,13 @@ MAX_ANSWER = 256 * 1024 * 1024
 # Ticks are 1e-10 USD.
 MOST, MOST_TICKS = 10**8, 2**53
 # Parts of other buckets, what is free, and who served: usage of nothing else has no bill.
-_UNBILLED = frozenset(
+_UNBILLED: Final = frozenset(
     ("output_reasoning", "input_tool", "input_audio", "input_image", "output_audio", "output_image", "web_fetches",
      "cost_usd_ticks", "service_tier", "speed", "inference_geo"),
 )  # fmt: skip
 
 
-_NOTHING: list[bytes] = []
+_NOTHING: Final[list[bytes]] = []
 
 
 class Tab:

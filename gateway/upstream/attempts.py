@@ -9,6 +9,7 @@ for the one that answered.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -23,9 +24,9 @@ from gateway.upstream.pools import Pools
 from gateway.upstream.waiting import Line
 from ledger import log, tally
 
-SEARCH_WITHIN_S = 60.0
+SEARCH_WITHIN_S: Final = 60.0
 TOO_MANY, REFUSED = 429, (401, 402, 403)
-BROKEN = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
+BROKEN: Final = frozenset((408, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
 
 
 class Search:

@@ -5,7 +5,7 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx2
 
@@ -14,7 +14,7 @@ from gateway.upstream.wire import Reading, Violation
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
 
-HIGH_WATER = 256 * 1024
+HIGH_WATER: Final = 256 * 1024
 """Bytes that wait for a slow reader before the upstream is not read any more."""
 
 

@@ -9,24 +9,24 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.headers import Headers
 from ledger.frozen import Frozen
 
-LONGEST_S = 60.0
+LONGEST_S: Final = 60.0
 """Nothing that was said is believed for longer: then one request finds out anew."""
-UNSAID_S = 1.0
+UNSAID_S: Final = 1.0
 
 _OPENAI, _ANTHROPIC = b"x-ratelimit-", b"anthropic-ratelimit-"
-_BOTH = (_OPENAI, _ANTHROPIC)
-_KINDS = (b"requests", b"tokens", b"input-tokens", b"output-tokens")
-_LONGEST_TEXT = 64
-_NUMBER = re.compile(rb"\d{1,15}")
-_DURATION = re.compile(rb"(?:\d{1,9}(?:\.\d{1,12})?(?:ns|us|ms|[smhd]))+|\d{1,9}(?:\.\d{1,12})?")
-_SECONDS = re.compile(rb"-?\d{1,12}(?:\.\d{1,12})?")
-_PART = re.compile(rb"(\d+(?:\.\d+)?)(ns|us|ms|[smhd]?)")
-_UNIT_S = {b"": 1.0, b"ns": 1e-9, b"us": 1e-6, b"ms": 1e-3, b"s": 1.0, b"m": 60.0, b"h": 3_600.0, b"d": 86_400.0}
+_BOTH: Final = (_OPENAI, _ANTHROPIC)
+_KINDS: Final = (b"requests", b"tokens", b"input-tokens", b"output-tokens")
+_LONGEST_TEXT: Final = 64
+_NUMBER: Final = re.compile(rb"\d{1,15}")
+_DURATION: Final = re.compile(rb"(?:\d{1,9}(?:\.\d{1,12})?(?:ns|us|ms|[smhd]))+|\d{1,9}(?:\.\d{1,12})?")
+_SECONDS: Final = re.compile(rb"-?\d{1,12}(?:\.\d{1,12})?")
+_PART: Final = re.compile(rb"(\d+(?:\.\d+)?)(ns|us|ms|[smhd]?)")
+_UNIT_S: Final = {b"": 1.0, b"ns": 1e-9, b"us": 1e-6, b"ms": 1e-3, b"s": 1.0, b"m": 60.0, b"h": 3_600.0, b"d": 86_400.0}
 
 
 class Left(NamedTuple):

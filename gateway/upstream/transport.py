@@ -8,7 +8,7 @@ caller to count and to fail over from, because the provider may have billed it.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 
@@ -18,10 +18,10 @@ from gateway.upstream.wire import MAX_BODY_BYTES, Endpoint, Headers, Origin
 
 __all__ = ["Endpoint", "FastTransport", "RawResponse", "Timeouts"]
 
-_PIECE = 256 * 1024  # of a body, between two looks at whether the upstream keeps up
-_ENDPOINTS_KEPT = 256
-_FOREVER = Timeouts(None, None, None, None)
-_DEFAULT = Timeouts()
+_PIECE: Final = 256 * 1024  # of a body, between two looks at whether the upstream keeps up
+_ENDPOINTS_KEPT: Final = 256
+_FOREVER: Final = Timeouts(None, None, None, None)
+_DEFAULT: Final = Timeouts()
 
 
 class RawResponse(httpx2.AsyncByteStream):

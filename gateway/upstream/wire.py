@@ -296,13 +296,13 @@ class Origin(NamedTuple):
         return cls(scheme, host, url.port or (443 if scheme == "https" else 80))
 
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(rb"[\x21-\x7e]+")
-_OURS = frozenset(
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET: Final = re.compile(rb"[\x21-\x7e]+")
+_OURS: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"te",
      b"trailer", b"upgrade"),
 )  # fmt: skip
-_NAMES_KEPT = 1024
+_NAMES_KEPT: Final = 1024
 _names: dict[bytes, bytes] = {}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pymongo.errors import ConnectionFailure
 
-from ledger import consumer, keyspace
+from ledger import consumer, keyspace, worker
 from ledger.consumer import BrakePulled, Parked, Row
 from tests.entries import changed, entry
 from tests.integration.ledger_books import Ledger, P
@@ -86,6 +86,28 @@ async def test_a_batch_of_a_backlog_has_few_of_each_stream(ledger: Ledger, monke
     moving = ledger.consumer()
     assert [await moving.step() for _ in range(5)] == [8, 8, 5, 7, 0]
     assert len(await ledger.kept()) == 28
+
+
+async def test_an_account_that_is_busy_is_caught_up_with(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of an account is in one stream. At 200 a batch and ten batches a second, one that made 5,000 requests a second was
+    never caught up with.
+    """
+    busy = worker.Worker(ledger.cold, ledger.link, ledger.reader, on_ready=lambda: None)
+    moving = busy._consumer
+    assert await moving.step() == 0
+    monkeypatch.setattr(busy, "_is_open", _open)
+    monkeypatch.setattr(worker, "_GATHER_S", 3600)
+    for seq in range(450):
+        await ledger.reader.xadd(USAGE, entry(ledger.facts(), seq=seq + 1, rid=f"r{seq}"))  # type: ignore[arg-type]
+    async with asyncio.timeout(30):
+        await busy._move_events()  # it knew of no backlog, found more than it asked for, and does not wait for more
+    assert (await ledger.waiting(), moving.behind) == (250, True)
+    assert await moving.step() == 250
+    assert (await ledger.waiting(), moving.behind) == (0, False)
+
+
+async def _open() -> bool:
+    return True
 
 
 async def test_after_a_batch_that_failed_the_backlog_is_read_in_parts(

@@ -5,7 +5,7 @@ frame.
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields
@@ -28,13 +28,13 @@ from gateway.dialects.shape import Asked, Call, Outgoing
 
 CAP_FIELD, OLD_CAP_FIELD = "max_completion_tokens", "max_tokens"
 # Text that a model wrote: answers, refusals, tool arguments, and the reasoning that compatible servers show.
-WRITTEN = re.compile(
+WRITTEN: Final = re.compile(
     rb'"(?:content|refusal|arguments|reasoning|reasoning_content)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL
 )
 
 
 _USAGE, _NO_USAGE = b'"usage"', b'"usage":null'
-_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
+_DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
 
 
 class Chat:

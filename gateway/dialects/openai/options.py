@@ -3,27 +3,27 @@ without containing it (wire.md 1b, 1c, 6h and 8).
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from gateway.dialects import fields
 from gateway.dialects.body import any_of
 
 # Hosted tools may search as often as they like unless the request bounds them; more than this becomes shortfall.
-SEARCHES = 10
-_PLAIN_TIERS = ("default", "standard")
+SEARCHES: Final = 10
+_PLAIN_TIERS: Final = ("default", "standard")
 # With one credential shared by all, what one caller stored another could read; and what it brings is in no quote (6h).
-_STORED = ("previous_response_id", "conversation")
+_STORED: Final = ("previous_response_id", "conversation")
 # The same, where it is named inside the input or a tool.
-_STORED_INSIDE = ("file_id", "file_ids", "vector_store_ids", "container_id", "container", "skill_id")
+_STORED_INSIDE: Final = ("file_id", "file_ids", "vector_store_ids", "container_id", "container", "skill_id")
 # Records of what was said before, and schemas that callers wrote: names in there refer to nothing.
-_RECORDS = ("annotations", "results", "parameters", "arguments")
+_RECORDS: Final = ("annotations", "results", "parameters", "arguments")
 # Content whose tokens have nothing to do with its bytes, or that is not in the body at all.
-_OPAQUE = ("image_url", "input_image", "input_audio", "input_file", "file", "file_id", "file_url")
-_ANY_OPAQUE = any_of(_OPAQUE)
+_OPAQUE: Final = ("image_url", "input_image", "input_audio", "input_file", "file", "file_id", "file_url")
+_ANY_OPAQUE: Final = any_of(_OPAQUE)
 # A name of either kind: one pass over the bytes, and in nearly all requests the only one.
-_ANY = any_of({*_OPAQUE, *_STORED_INSIDE})
+_ANY: Final = any_of({*_OPAQUE, *_STORED_INSIDE})
 # Tools that the caller runs. All others, and those that nobody knows yet, run with the provider.
-_OWN_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
+_OWN_TOOLS: Final = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 
 
 def variants(parsed: dict[str, Any]) -> tuple[str, ...] | None:

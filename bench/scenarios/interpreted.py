@@ -1,0 +1,25 @@
+"""The same crowd at a gateway that runs the source as it is, for whoever does not compile it."""
+
+from typing import NamedTuple
+
+from bench.arena import Arena
+from bench.contestants import weir
+from bench.fresh import gateway
+from bench.load import closed
+
+
+class Interpreted(NamedTuple):
+    """Another worker on the books of the compiled one."""
+
+    name: str
+    connections: int
+    seconds: int
+    rounds: int
+
+    def who(self, arena: Arena) -> list[str]:
+        return [name for name in arena.names() if name == weir.NAME]
+
+    def measure(self, arena: Arena, name: str) -> dict[str, float]:
+        with arena.turn(name), gateway(arena, WEIR_COMPILED="0") as (fresh, _):
+            closed.run(fresh, seconds=1, connections=self.connections)
+            return closed.run(fresh, seconds=self.seconds, connections=self.connections).values()
