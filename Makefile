@@ -7,7 +7,7 @@ PEERS := $(wildcard requirements/peers/*.lock requirements/peers/portkey/*.json)
 CLIENTS := $(wildcard requirements/clients/*.lock tests/clients/node/*/package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev compiled run test check faults fuzz mutants bench bench-quick bench-accept flame lock lock-clients lock-peers clean
+.PHONY: help setup setup-dev compiled run test test-compiled check faults fuzz mutants bench bench-quick bench-accept flame lock lock-clients lock-peers clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
 
 setup-dev: $(VENV)/.dev $(VENV)/clients/.done ## the same, and what the tests and checks need
 
-compiled: $(VENV)/.dev ## compile the request path, for production: a quarter less CPU a request; needs a C compiler
+compiled: $(VENV)/.dev ## compile the request path: a quarter less CPU a request; needs a C compiler
 	@sh requirements/compiler.sh $(BIN)/python
 	@$(BIN)/python -m native
 
@@ -25,6 +25,9 @@ run: setup ## start everything on this machine with a demo account, and print li
 
 test: setup-dev ## install and pass every test
 	@sh tests/run.sh $(BIN)/python
+
+test-compiled: setup-dev ## every test on the compiled request path
+	@sh tests/run.sh $(BIN)/python compiled
 
 check: setup-dev ## lint, strict types, import contracts
 	@$(BIN)/ruff check .
@@ -44,10 +47,10 @@ mutants: setup-dev ## remove one mechanism at a time, and see its test go red
 	@$(BIN)/python -m tests.mutants
 
 bench-quick: setup-dev compiled $(VENV)/peers/.done ## the same as bench in short runs, under 3 minutes; writes no docs
-	@WEIR_COMPILED=1 $(BIN)/python -m bench --quick
+	@WEIR_COMPILED=0 $(BIN)/python -m bench --quick
 
 bench: setup-dev compiled $(VENV)/peers/.done ## Weir beside nginx, LiteLLM, Portkey and a naive proxy; rewrites the table and charts in docs
-	@WEIR_COMPILED=1 $(BIN)/python -m bench
+	@WEIR_COMPILED=0 $(BIN)/python -m bench
 
 bench-accept: setup-dev ## make today's instruction counts the baseline that make bench guards
 	@$(BIN)/python -m bench.guard --accept

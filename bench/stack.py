@@ -124,6 +124,7 @@ def environment(data: Path) -> dict[str, str]:
         "WEIR_ADMIN_ADDR": "127.0.0.1:0",
         "WEIR_OPS_ADDR": "127.0.0.1:0",
         "WEIR_ALLOW_PRIVATE_UPSTREAMS": "1",
+        "WEIR_COMPILED": "0",  # what runs where nothing was compiled; one table has the other
         "WEIR_DATA_DIR": str(data),
     }
 

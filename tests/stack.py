@@ -43,7 +43,7 @@ def http(**more: Any) -> httpx2.AsyncClient:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """A clean environment for a Weir of its own on free ports."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
+    kept = {n: value for n, value in os.environ.items() if n == "WEIR_COMPILED" or not n.startswith("WEIR_")}
     return {
         **kept,
         "WEIR_DATA_DIR": str(folder),

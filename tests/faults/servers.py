@@ -133,7 +133,7 @@ class Program:
 
 
 def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
+    return {n: value for n, value in os.environ.items() if n == "WEIR_COMPILED" or not n.startswith("WEIR_")}
 
 
 def python(module: str, env: dict[str, str], log: Path, listen: socket.socket | None = None) -> Program:
