@@ -46,17 +46,17 @@ fuzz: setup-dev ## hostile bytes into every reader for an hour (WEIR_FUZZ_SECOND
 mutants: setup-dev ## remove one mechanism at a time, and see its test go red
 	@$(BIN)/python -m tests.mutants
 
-bench-quick: setup-dev compiled $(VENV)/peers/.done ## the same as bench in short runs, under 3 minutes; writes no docs
-	@WEIR_COMPILED=0 $(BIN)/python -m bench --quick
+bench-quick: setup-dev $(VENV)/peers/.done ## the same as bench in short runs, under 3 minutes; writes no docs
+	@$(BIN)/python -m bench --quick
 
 bench: setup-dev compiled $(VENV)/peers/.done ## Weir beside nginx, LiteLLM, Portkey and a naive proxy; rewrites the table and charts in docs
-	@WEIR_COMPILED=0 $(BIN)/python -m bench
+	@$(BIN)/python -m bench
 
 bench-accept: setup-dev ## make today's instruction counts the baseline that make bench guards
 	@$(BIN)/python -m bench.guard --accept
 
 flame: setup-dev $(VENV)/peers/.done ## a flame graph of one loaded worker, into docs/charts
-	@WEIR_COMPILED=0 $(BIN)/python -m bench.flame
+	@$(BIN)/python -m bench.flame
 
 lock: setup-dev ## write the lock files anew (reads the package index)
 	@sh requirements/lock.sh $(BIN)/python

@@ -4,6 +4,7 @@ A field that is not in `FIELDS` is dropped, and so are exception messages, argum
 type and where it came from is written. Lines of libraries are reduced to logger, level and place in the code.
 """
 
+import faulthandler
 import logging
 import sys
 import threading
@@ -44,6 +45,8 @@ def setup(process: str, *, stream: Any = None) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
+    if stream is None:  # who dies of a signal says where: names of functions and lines, and nothing that they hold
+        faulthandler.enable()
     sys.excepthook = _unhandled
     sys.unraisablehook = lambda unraisable: _unhandled(None, unraisable.exc_value, None)
     threading.excepthook = lambda thread: _unhandled(None, thread.exc_value, None)

@@ -102,9 +102,12 @@ def make(work: Path, extension: Any) -> None:
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotCompileError(f"the C compiler failed: {done.stderr.strip().splitlines()[:1]}")
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except OSError as error:
+        raise CannotCompileError(f"the C compiler {command[0]} cannot be run ({error.strerror}); set CC") from None
+    except subprocess.CalledProcessError as error:
+        raise CannotCompileError(f"the C compiler failed: {error.stderr.strip()}") from None
 
 
 if __name__ == "__main__":

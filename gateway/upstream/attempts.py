@@ -62,7 +62,7 @@ class Search:
                         raise last or refusal from None
                     return last
                 if last is not None and not isinstance(last, Refusal):
-                    await last.aclose()
+                    last.drop()
                 if last is not None:
                     tally.count(metrics.FAILOVERS, chosen.upstream.name)
                 last = await self._ask(chosen, dialect, headers, write(chosen), form=form)

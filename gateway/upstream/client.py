@@ -51,10 +51,8 @@ class Answer(Protocol):
         """Give each piece to `take` until it says no, or there is no more; whether there may be more."""
         ...
 
-    async def aclose(self) -> None: ...
-
     def drop(self) -> None:
-        """Close it without waiting until that is done."""
+        """Close it, without waiting until that is done."""
         ...
 
 
@@ -133,9 +131,6 @@ class _StockAnswer:
             if not take(chunk):
                 return True
         return False
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
 
     def drop(self) -> None:
         closing = asyncio.ensure_future(self._response.aclose())

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ledger import compiled
 from ledger.cold import ColdBook
 from ledger.link import client
 from ledger.vault import Vault
@@ -30,6 +31,7 @@ async def test_a_healthy_installation_and_one_that_can_lose_charges(stack: Stack
     assert (status, [what for what, (good, _) in found.items() if not good]) == (0, [])
     assert found["partitions"] == (True, "256 of 256 open")
     assert found["appendfsync"] == (True, "always")
+    assert found["request path"][1].startswith("compiled" if compiled.found else "interpreted")
     text = subprocess.run([*WEIR, "doctor"], env=stack.env, capture_output=True, text=True, check=False).stdout
     assert "ok    appendfsync" in text
     redis = client(stack.stores["redis"])

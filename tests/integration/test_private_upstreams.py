@@ -34,7 +34,7 @@ async def test_requests(kind: str, host: str) -> None:
                 else:
                     answer = await sender.post(url, [(b"authorization", b"Bearer k")], body)
                     assert answer.status == 200
-                    await answer.aclose()
+                    answer.drop()
             finally:
                 await sender.aclose()
 

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from gateway.settler import Settler
 from gateway.spill import Spill
@@ -17,7 +19,7 @@ from ledger.consumer import Consumer
 from ledger.conversation import Conversation
 from ledger.facts import Facts, encode
 from ledger.hot import Offer, Place, Versions
-from ledger.link import Link
+from ledger.link import Link, StoreUnavailable
 from ledger.settlement import Settlement
 from ledger.vault import Vault
 from tests.conftest import valkey
@@ -327,3 +329,28 @@ async def test_a_claim_is_posted_once_if_mongodb_does_not_know_it(
         (abandoned.rid, "late"): 600,
     }
     assert (await audit(cold, redis)).spent_nanos == 3_000
+
+
+async def test_a_claim_is_put_down_again_until_redis_takes_it(
+    cold: ColdBook, redis: Link, vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after an error reply (READONLY): a charge is never given up for one."""
+    await open_books(cold, redis, vault)
+    told = await admitted(redis)
+    await redis.command("DEL", keyspace.hold(PLACE.partition, told.rid))
+    failures = [ResponseError("READONLY"), StoreUnavailable("it is gone")]
+    command = redis.command
+
+    def fails_first(*words: Any, **at: Any) -> asyncio.Future[Any]:
+        if words[0] != "XADD" or not failures:
+            return command(*words, **at)
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        failed.set_exception(failures.pop())
+        return failed
+
+    monkeypatch.setattr(redis, "command", fails_first)
+    async with settling(redis, tmp_path) as settler:
+        late = Settlement(told.rid, *PLACE, cost_nanos=1_000, tokens=None, admitted_us=1_000_000, facts=told.facts)
+        settler.put(late)
+        await wait_for_the_end(settler)
+    assert (failures, await redis.command("XLEN", keyspace.claims(PLACE.partition))) == ([], 1)

@@ -11,6 +11,8 @@ import pytest
 
 from ledger import compiled
 from native import modules
+from native.__main__ import CannotCompileError
+from native.__main__ import run as run_compiler
 
 WHERE = "import ledger.holds; print(ledger.holds.__file__)"
 
@@ -111,3 +113,13 @@ def test_all_that_a_request_passes_through_is_compiled() -> None:
 )
 def test_who_waits_where_it_cannot_be_compiled(code: str, lines: list[int]) -> None:
     assert modules.awkward_lines(ast.parse(code)) == lines
+
+
+def test_a_compiler_that_is_not_there_is_one_readable_line() -> None:
+    with pytest.raises(CannotCompileError, match=r"no-such-compiler cannot be run .*; set CC"):
+        run_compiler(["no-such-compiler", "-c", "a.c"])
+
+
+def test_what_the_compiler_says_is_passed_on() -> None:
+    with pytest.raises(CannotCompileError, match=r"the C compiler failed: .*no-such-file"):
+        run_compiler(["gcc", "-c", "no-such-file.c"])

@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -166,3 +168,20 @@ async def test_a_task_that_nobody_waited_for(lines: Any, capsys: pytest.CaptureF
     asyncio.get_running_loop().call_exception_handler(context)
     assert lines()[0]["error"] == "ValueError"
     assert CANARY not in "".join(capsys.readouterr())
+
+
+def test_who_dies_of_a_signal_says_where_and_nothing_else() -> None:
+    """Standard error was empty, and nobody knew why a process had ended."""
+    code = f"""
+import os, signal
+from ledger import log
+log.setup("test")
+def serving(prompt):
+    os.kill(os.getpid(), signal.SIGSEGV)
+serving("{CANARY}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "in serving" in done.stderr
+    assert CANARY not in done.stderr

@@ -35,6 +35,7 @@ class Answer:
         self.begun = begun
         self.left = [*FRAMES, DONE]
         self.breaks_at = -1
+        self.dropped = 0
         self.before: dict[int, Callable[[], None]] = {}  # what happens when so many are left
 
     @property
@@ -53,7 +54,8 @@ class Answer:
                 break
         return bool(self.left)
 
-    def drop(self) -> None: ...
+    def drop(self) -> None:
+        self.dropped += 1
 
 
 class Asked:
@@ -184,3 +186,21 @@ async def test_so_does_the_word_that_an_answer_broke_off_and_its_body_has_no_end
     assert (written.count(b"word"), written.count(b"upstream_error")) == (4, 1)
     assert not written.endswith(b"\r\n0\r\n\r\n")
     assert one.relay.settlement().facts.outcome == "upstream_broke"
+
+
+@pytest.mark.parametrize(("status", "breaks_at"), [(200, -1), (200, 3), (400, -1)])
+async def test_however_it_ends_the_answer_is_let_go(status: int, breaks_at: int) -> None:
+    one = Relaying(status)
+    one.answer.breaks_at = breaks_at
+    await one.task
+    assert one.answer.dropped == 1
+
+
+async def test_an_answer_whose_caller_was_cut_off_is_let_go() -> None:
+    one = Relaying()
+    one.answer.before[3] = one.flow.pause_writing
+    await turns()
+    one.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one.task
+    assert one.answer.dropped == 1

@@ -31,11 +31,7 @@ class Answering:
     async def ask(self, chosen: Chosen, *_: Any, **__: Any) -> Any:
         self.asked.append(chosen.upstream.name)
         status = self.statuses.pop(0) if self.statuses else 200
-        return SimpleNamespace(status=status, headers=[], aclose=_nothing)
-
-
-async def _nothing() -> None:
-    """A body that nobody reads."""
+        return SimpleNamespace(status=status, headers=[], drop=lambda: None)
 
 
 def pools_of(upstreams: Answering, *able: Chosen, clock: Clock) -> Pools:

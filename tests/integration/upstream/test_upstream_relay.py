@@ -113,8 +113,20 @@ async def test_what_broke_off_is_an_error_after_what_had_come(asked: Callable[[s
         answer = await asked(server.url)
         with pytest.raises(httpx2.RemoteProtocolError):
             await answer.relay(take)
-        await answer.aclose()
+        answer.drop()
     assert take.got == [b"half"]
+
+
+async def test_an_answer_that_is_dropped_is_not_read_on(asked: Callable[[str], Awaitable[Answer]]) -> None:
+    """Whatever became of it: its upstream sees that nobody listens any more."""
+    pieces, take = Pieces(), Taker(most=1)
+    async with upstream(pieces.play) as server:
+        answer = await asked(server.url)
+        pieces.say(b"1")
+        assert await answer.relay(take)
+        assert server.open
+        answer.drop()
+        await server.until(lambda: not server.open)
 
 
 async def test_who_says_no_to_the_last_piece_is_told_that_there_is_no_more(fast: FastTransport) -> None:
