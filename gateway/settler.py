@@ -23,7 +23,7 @@ from ledger.hot import Ended, Fenced, Old, Place
 from ledger.link import Caller, StoreUnavailable
 from ledger.settlement import Settlement
 
-_RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RETRY_S: Final[tuple[float, ...]] = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 # An error reply too (READONLY, NOREPLICAS, LOADING, MISCONF): a charge is never given up for one.
 _AGAIN: Final = (StoreUnavailable, Fenced, ResponseError)
 SPILL_AFTER_S: Final = 0.2

@@ -50,3 +50,19 @@ def awkward_lines(node: ast.AST, *, handling: bool = False) -> list[int]:
         for each in ast.iter_child_nodes(node)
         for line in awkward_lines(each, handling=handling or each in handlers)
     ]
+
+
+def unset_lines(tree: ast.AST) -> list[int]:
+    """Where a final name is a tuple with nothing but fractions in it, which compiled code takes for one that was not set.
+
+    mypyc keeps such a tuple unboxed and marks an unset one by a float that it then asks nobody about: each use is a
+    NameError. `Final[tuple[float, ...]]` is kept as an object, and is right.
+    """
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign)
+        and ast.unparse(node.annotation).endswith("Final")
+        and isinstance(node.value, ast.Tuple)
+        and any(isinstance(each, ast.Constant) and isinstance(each.value, float) for each in ast.walk(node.value))
+    ]

@@ -115,6 +115,26 @@ def test_who_waits_where_it_cannot_be_compiled(code: str, lines: list[int]) -> N
     assert modules.awkward_lines(ast.parse(code)) == lines
 
 
+def test_no_final_name_is_taken_for_one_that_was_not_set() -> None:
+    """The waits between tries of a settle were such a tuple once: compiled, the first try that failed was the last."""
+    trees = {path: ast.parse((compiled.ROOT / path).read_text()) for path in modules.sources()}
+    assert {path: lines for path, tree in trees.items() if (lines := modules.unset_lines(tree))} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("A: Final = (0.5, 1.0)", [1]),
+        ("A = 1\nB: typing.Final = ((0.5, 0.7), (1.0, 2.0))", [2]),
+        ("A: Final[tuple[float, ...]] = (0.5, 1.0)", []),
+        ("A: Final = (1, 2)", []),
+        ("A: Final = 0.5", []),
+    ],
+)
+def test_which_final_names_those_are(code: str, lines: list[int]) -> None:
+    assert modules.unset_lines(ast.parse(code)) == lines
+
+
 def test_a_compiler_that_is_not_there_is_one_readable_line() -> None:
     with pytest.raises(CannotCompileError, match=r"no-such-compiler cannot be run .*; set CC"):
         run_compiler(["no-such-compiler", "-c", "a.c"])
