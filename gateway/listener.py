@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.cycle import Cycle
 from gateway.flow import Flow
 
-HEAD_WITHIN_S: Final = 15.0
+HEAD_WITHIN_S = 15.0
 MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 200
 _TOO_LARGE: Final = b"The request's head is too large."
