@@ -14,7 +14,8 @@ from admin_api.price_form import marked_up
 from admin_api.stores import Session, Stores
 from ledger.cold import Collection, Document, now
 from ledger.price_documents import price_of
-from ledger.prices import PPM, Price
+from ledger.price_record import Price
+from ledger.prices import PPM
 
 
 def parts(stores: Stores) -> Collection:

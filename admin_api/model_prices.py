@@ -11,7 +11,7 @@ from admin_api.stores import Session, Stores
 from ledger import price_documents
 from ledger.cold import Document, now
 from ledger.price_documents import price_of
-from ledger.prices import Price
+from ledger.price_record import Price
 
 _NEEDED = ("input", "output")
 

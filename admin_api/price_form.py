@@ -24,8 +24,9 @@ from admin_api.fields import (
     show_picos,
 )
 from ledger.money import PICOS_PER_USD
+from ledger.price_record import Price, Tier, Variant
 from ledger.price_tables import HOUR_S, RATES
-from ledger.prices import BASE, PPM, Price, Tier, Variant
+from ledger.prices import BASE, PPM
 
 _THOUSAND = 1_000
 _NOT_PER_MILLION = {

@@ -10,7 +10,7 @@ from bench.contest import MODEL, Adapter, Contestant, Measure, Upstreams, Way
 from bench.contestants import litellm, naive, nginx, portkey, weir
 from bench.load import closed
 from bench.load.closed import Keys
-from bench.load.once import answered
+from bench.load.once import obstacle
 from bench.machine import CannotRunError, family, pin
 from bench.stack import Stack
 from bench.upstreams.nginx import AnswerCounter, Nginx, upstream
@@ -72,13 +72,13 @@ class Arena:
     def enter(self, contestant: Contestant, before: float) -> None:
         """It has been started, since `before`; from its first answer on it takes part."""
         pin(contestant.processes, self.core)
-        if not answered(contestant.plain):
-            raise CannotRunError(f"{contestant.name} runs and gives no answer")
+        if why := obstacle(contestant.plain):
+            raise CannotRunError(f"{contestant.name} runs and gives no answer: {why}")
         rss = sum(process.memory_info().rss for process in contestant.processes)
         values = {"start_s": time.monotonic() - before, "rss_mb": rss / 1e6}
         self.started.append(Measure(STARTED, contestant.name, 0, values))
         for _ in range(20):
-            answered(contestant.plain)
+            obstacle(contestant.plain)
         if not contestant.slow:
             closed.run(contestant, seconds=1, connections=4)
         self.contestants[contestant.name] = contestant

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
 from bench.arena import Arena
 from bench.contest import Contestant
 from bench.contestants import weir
-from bench.load.once import answered
+from bench.load.once import obstacle
 from bench.machine import CannotRunError, free_port, started
 from bench.stack import workers
 
@@ -36,13 +37,21 @@ def gateway(arena: Arena, **settings: str) -> Iterator[tuple[Contestant, float]]
             with started(command, environment=environment, stdout=subprocess.DEVNULL, log=errors) as process:
                 os.sched_setaffinity(0, ours)
                 contestant = _reached(arena.contestants[weir.NAME], url)
-                if not answered(contestant.plain, while_true=lambda: process.poll() is None):
-                    said = log.read_text().strip().splitlines()
-                    raise CannotRunError(f"a second gateway does not answer: {said[-1] if said else 'it says nothing'}")
+                if why := obstacle(contestant.plain, while_true=lambda: process.poll() is None):
+                    raise CannotRunError(f"a second gateway {_state(process, why)}, and said {_tail(log)}")
                 seconds = time.monotonic() - before
                 yield contestant._replace(processes=workers(psutil.Process(process.pid), url)), seconds
         finally:
             os.sched_setaffinity(0, ours)
+
+
+def _state(process: subprocess.Popen[bytes], why: str) -> str:
+    code = process.poll()
+    return f"does not answer ({why})" if code is None else f"ended with {code}"  # -11: of signal 11
+
+
+def _tail(log: Path) -> str:
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-12:]) or "nothing"
 
 
 def _reached(other: Contestant, url: str) -> Contestant:

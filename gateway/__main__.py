@@ -33,6 +33,7 @@ def main() -> None:
     gateway = Gateway(settings, on_ready=process.ready)
     config = uvicorn.Config(
         gateway,
+        interface="asgi3",  # which uvicorn believes of a coroutine function only
         http=Listener,
         loop="uvloop",
         ws="websockets-sansio",

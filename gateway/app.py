@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from starlette.routing import Route, Router
@@ -68,20 +68,18 @@ class Gateway:
             lifespan=self._lifespan,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         """The ASGI application: what is forwarded first, by one look at its path, then Weir's own paths."""
         if scope["type"] == "http":
             served = surface.find(scope)
             if served is None:
-                await self._router(scope, receive, send)
-            elif served.endpoint is None:
-                await self.own.models(served, scope, receive, send)
-            else:
-                await self._proxy(served, scope, receive, send)
-        elif scope["type"] == "websocket" and (found := surface.find_socket(scope)) is not None:
-            await self._sessions(*found, scope, receive, send)
-        else:
-            await self._router(scope, receive, send)
+                return self._router(scope, receive, send)
+            if served.endpoint is None:
+                return self.own.models(served, scope, receive, send)
+            return self._proxy(served, scope, receive, send)
+        if scope["type"] == "websocket" and (found := surface.find_socket(scope)) is not None:
+            return self._sessions(*found, scope, receive, send)
+        return self._router(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Router) -> AsyncIterator[None]:

@@ -55,19 +55,20 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
         elif not end.whole and as_count(usage, "output") < seen:  # what was reported was of the beginning
             usage, estimated = {**usage, "output": seen}, True
     ended = time.perf_counter()
+    place, admitted = ticket.place, ticket.admitted
     _observe_request(ended - end.began)
     if end.first_byte is not None:
         _observe_ttft(end.first_byte - end.began)
     return Settlement(
         ticket.rid,
-        *ticket.place,
+        *place,
         cost_nanos=0 if void else ticket.cost(usage),
         tokens=None if void else _total(usage),
-        admitted_us=ticket.admitted.at_us,
+        admitted_us=admitted.at_us,
         void=void,
         facts=replace(
             ticket.facts,
-            admitted_us=ticket.admitted.at_us,
+            admitted_us=admitted.at_us,
             outcome=end.outcome,
             served_model=end.served_model,
             provider=upstream.provider if upstream else None,
@@ -75,7 +76,7 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
             status=end.status,
             estimated=estimated,
             usage={} if void else usage,
-            quote_nanos=ticket.admitted.amount_nanos,
+            quote_nanos=admitted.amount_nanos,
             latency_ms=round((ended - end.began) * 1000),
             ttft_ms=None if end.first_byte is None else round((end.first_byte - end.began) * 1000),
             bytes_out=end.bytes_out,

@@ -1,8 +1,8 @@
 """Reading a request in from the caller: bounded in bytes, in time, and in what a whole worker buffers."""
 
-import asyncio
 from typing import Any
 
+from gateway.cutoff import Cutoff
 from gateway.cycle import Cycle
 from gateway.refusals import Code, Refusal, unavailable
 
@@ -52,7 +52,8 @@ class Intake:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_WITHIN_S):
+            with Cutoff() as cutoff:
+                cutoff.within(BODY_WITHIN_S)
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.cycle import Cycle
@@ -18,6 +19,8 @@ from gateway.flow import Flow
 HEAD_WITHIN_S = 15.0
 MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 200
+_INVALID: Final = "Invalid HTTP request received."
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _TOO_LARGE: Final = b"The request's head is too large."
 _TOO_SLOW: Final = b"The request's head did not arrive in time."
 
@@ -69,7 +72,16 @@ class Listener(HttpToolsProtocol):
         self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._unsupported_upgrade_warning()
         if not self._in_head:
             if self._head_timer is not None:
                 self._forget_head()
@@ -80,7 +92,12 @@ class Listener(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url = self.url + url  # mypyc has no `+=` for an attribute of a class that it did not compile
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn's. Trailers come this way too, after the body."""
@@ -96,17 +113,28 @@ class Listener(HttpToolsProtocol):
         """As uvicorn's, without what Weir does not use: root paths, and a bound on connections."""
         self._in_head = False
         self._head_bytes = 0
-        parser, scope = self.parser, cast("dict[str, Any]", self.scope)
-        # uvicorn appends trailers to this list, and a short request is read to its end before the application sees it.
-        scope["headers"] = self.headers.copy()
-        scope["method"] = parser.get_method().decode("ascii")
+        parser = self.parser
         version = parser.get_http_version()
-        if version != "1.1":
-            scope["http_version"] = version
+        raw_path, path, query = _parts(self.url)
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            # Trailers are appended to this list, and a short request is read to its end before the application sees it.
+            "headers": self.headers.copy(),
+            "state": self.app_state.copy(),
+        }
+        self.scope = cast("Any", scope)
         if parser.should_upgrade() and self._should_upgrade():
-            super().on_headers_complete()
             return
-        scope["raw_path"], scope["path"], scope["query_string"] = _parts(self.url)
         before: Any = self.cycle
         cycle = Cycle(
             scope,
@@ -126,6 +154,22 @@ class Listener(HttpToolsProtocol):
             self._serving.append(cycle)
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        cycle: Any = self.cycle
+        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but that the timer of an idle connection is not set anew for each answer: it looks when it rings."""

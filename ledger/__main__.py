@@ -10,7 +10,7 @@ from ledger import log, process, publish
 from ledger.cluster import SCHEME
 from ledger.cold import ColdBook, ColdBookError
 from ledger.connect import connect
-from ledger.link import client, close_pool
+from ledger.connections import client, close_pool
 from ledger.settings import Settings
 from ledger.vault import Vault
 from ledger.worker import Worker

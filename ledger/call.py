@@ -1,10 +1,16 @@
-"""One call to Redis, and the future that will have its answer."""
+"""One call to Redis, as the bytes that it is sent as, and the future that will have its answer."""
 
 import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
+
+from hiredis import pack_command
 
 from ledger import compiled
+
+_COUNTS: Final = [b"*%d" % count for count in range(128)]
+_SIZES: Final = [b"\r\n$%d\r\n" % size for size in range(1024)]
 
 
 class Script:
@@ -17,6 +23,7 @@ class Script:
         self.name = name
         self.text = "\n".join([shebang, *shared, body]).encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        self.head = b"\r\n$7\r\nEVALSHA\r\n$40\r\n%b" % self.sha
 
 
 class Call:
@@ -32,6 +39,37 @@ class Call:
     def words(self) -> tuple[Any, ...]:
         return ("EVALSHA", self.script.sha, *self.args) if self.script else self.args
 
+    def packed(self) -> bytes:
+        """What is sent: an array of bulk strings (RESP). TypeError for a word that is no str, bytes or int.
+
+        hiredis packs in C, which interpreted code cannot do better, and takes a `sprintf` a word; compiled code takes none.
+        """
+        if not compiled.found:
+            packed: bytes = pack_command(self.words())
+            return packed
+        script = self.script
+        return pack(self.args) if script is None else pack(self.args, script.head, 2)
+
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def pack(words: Iterable[Any], head: bytes = b"", before: int = 0) -> bytes:
+    """Words as Redis reads them, behind as many in the `head`, which are packed already."""
+    parts = [head]
+    for word in words:
+        if isinstance(word, bytes):
+            data = word
+        elif isinstance(word, str):
+            data = word.encode()
+        elif type(word) is int:
+            data = str(word).encode()
+        else:
+            raise TypeError(type(word).__name__)
+        size = len(data)
+        parts.append(_SIZES[size] if size < len(_SIZES) else b"\r\n$%d\r\n" % size)
+        parts.append(data)
+    count = before + len(parts) // 2
+    start = _COUNTS[count] if count < len(_COUNTS) else b"*%d" % count
+    return start + b"".join(parts) + b"\r\n"

@@ -6,7 +6,7 @@ and peppers in it are sealed (`vault`); only a gateway with the master key opens
 
 import msgspec
 
-from ledger.prices import Price
+from ledger.price_record import Price
 
 FAMILIES = {
     "openai": "openai",

@@ -4,6 +4,8 @@ Redis adds what only it knows (end, charge, shortfall, spent, epoch, seq, time) 
 No field can hold content: each is a number, a flag, or a name that Weir or the operator chose.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 
@@ -43,12 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 
+encode: Callable[[Facts], bytes] = _encoder.encode
+"""The event's opaque part, as it travels through Redis."""
 
-def encode(facts: Facts) -> bytes:
-    """The event's opaque part, as it travels through Redis."""
-    return _encoder.encode(facts)
-
-
-def encode_any(value: object) -> bytes:
-    """A settlement as a claim: the same encoding as an event's."""
-    return _encoder.encode(value)
+encode_any: Callable[[object], bytes] = _encoder.encode
+"""A settlement as a claim: the same encoding as an event's."""

@@ -50,7 +50,7 @@ class Place(NamedTuple):
     line: str
 
 
-class Versions(NamedTuple):
+class Versions(Frozen, frozen=True):
     """The versions of key, account and config that a decision was made with."""
 
     key: int
@@ -58,7 +58,7 @@ class Versions(NamedTuple):
     config: int
 
 
-class Admitted(NamedTuple):
+class Admitted(Frozen, frozen=True):
     """A hold was taken. `choice` indexes the amounts offered; the four `*_us` tell how much of a minute is in use.
 
     `free`: it is one of the account's free requests of this month; nothing is held and nothing will be charged.
@@ -151,8 +151,9 @@ def admitting(
     """`admit`, sent: `admitted` reads the answer that the future will have."""
     at = _keys_at(place)
     keys = (at.meta, at.key, at.account, at.line, at.holds + rid, at.due, at.usage)
+    seen = (versions.key, versions.account, versions.config)
     limits = (lease_us, offer.tokens, backlog_bound)
-    args: list[Arg] = [rid, *versions, *limits, offer.keep_nanos, at.who, offer.facts, *offer.amounts_nanos]
+    args: list[Arg] = [rid, *seen, *limits, offer.keep_nanos, at.who, offer.facts, *offer.amounts_nanos]
     return redis.run(ADMIT, keys, args)
 
 

@@ -9,7 +9,9 @@ import re
 import secrets
 import zlib
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
+
+from ledger.frozen import Frozen
 
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -22,7 +24,7 @@ _FORM: Final = re.compile(rb"weir_([0-9a-f]{2})([a-z2-7]{12})_[0-9A-Za-z]{38}\Z"
 KEY_LENGTH: Final = len("weir_") + 2 + _ID_CHARS + 1 + _SECRET_CHARS + _CHECKSUM_CHARS
 
 
-class KeyId(NamedTuple):
+class KeyId(Frozen, frozen=True):
     """Where a key's record lies: its partition (two hex digits) and its id. Neither is secret."""
 
     partition: str

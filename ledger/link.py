@@ -10,24 +10,17 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
-from hiredis import pack_command
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ledger.call import Call, Script
+from ledger.connections import close_pool, connection_pool, stay_connected
 from ledger.conversation import Conversation
 
 __all__ = ["Arg", "Caller", "Link", "Script", "StoreUnavailable"]
 
 Arg = str | bytes | int
-_NO_RETRY = Retry(NoBackoff(), 0)
-_RECONNECT_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 
 
 class StoreUnavailable(Exception):
@@ -69,15 +62,17 @@ class Link:
     def start(self) -> None:
         """Connect, and stay connected until the block ends."""
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._serve(), name="redis link")
-        self._task.add_done_callback(lambda _: self._fail_all(StoreUnavailable("the link is closed")))
+        self._task = asyncio.create_task(
+            stay_connected(self._pool, self, deadline_s=self._deadline_s), name="redis link"
+        )
+        self._task.add_done_callback(lambda _: self.failed("the link is closed"))
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._fail_all(StoreUnavailable("the link is closed"))
+        self.failed("the link is closed")
         await close_pool(self._pool)
 
     def run(
@@ -138,41 +133,22 @@ class Link:
             self._leaving = True
             self._loop.call_soon(self._leave)  # when everybody of this tick is on the same boat
 
-    async def _serve(self) -> None:
-        failures = 0
-        while True:
-            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            try:
-                async with asyncio.timeout(self._deadline_s):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                failures = 0
-                await self._converse(connection)
-            # Whatever broke the conversation: uvloop, for one, has a RuntimeError for a write to a closed transport. A link
-            # that died of it would refuse every call from then on, and keep every charge from its book.
-            except Exception as error:  # noqa: BLE001
-                self._fail_all(StoreUnavailable(type(error).__name__))
-                await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
-                failures += 1
-            finally:
-                with contextlib.suppress(OSError, RuntimeError):
-                    await connection.disconnect(nowait=True)
-
-    async def _converse(self, connection: AbstractConnection) -> None:
-        """Until something fails; raises what failed, and the connection is not used again."""
+    def enter(self, connection: AbstractConnection) -> Conversation:
+        """A connection that can be used from now on; what waited leaves on it."""
         conversation = self._conversation = Conversation(connection, self._put)
-        loop = asyncio.get_running_loop()
         self._leave()
-        try:
-            while True:
-                # One timer instead of one a call: silence for longer than the deadline breaks the connection.
-                await asyncio.wait((conversation.lost,), timeout=self._deadline_s / 4)
-                if conversation.lost.done():
-                    conversation.lost.result()
-                if conversation.sent and loop.time() - conversation.heard_at > self._deadline_s:
-                    raise TimeoutError
-        finally:
-            self._conversation = None
-            self._waiting.extendleft(reversed(conversation.end()))
+        return conversation
+
+    def left(self, conversation: Conversation) -> None:
+        """It cannot be used any more."""
+        self._conversation = None
+        self._waiting.extendleft(reversed(conversation.end()))
+
+    def failed(self, why: str) -> None:
+        """Whoever waits does so in vain."""
+        error = StoreUnavailable(why)
+        while self._waiting:
+            self._waiting.popleft().fail(error)
 
     def _leave(self) -> None:
         """Send what waits."""
@@ -194,59 +170,18 @@ class Link:
             if call.future.done():
                 continue
             try:
-                words = call.words()
                 try:
-                    packed.append(pack_command(words))  # in C: the driver's own takes 4 us a word
+                    packed.append(call.packed())
                 except TypeError:  # a subclass, such as BSON's Int64, or nothing that can be sent
-                    packed += conversation.pack_slowly(*words)
+                    packed += conversation.pack_slowly(*call.words())
             except (RedisError, ValueError, TypeError) as error:
                 call.fail(error)
                 continue
             calls.append(call)
         return calls, packed
 
-    def _fail_all(self, error: Exception) -> None:
-        while self._waiting:
-            self._waiting.popleft().fail(error)
-
 
 def _ignore(future: asyncio.Future[Any]) -> None:
     """EXEC's answer says what became of a transaction's parts."""
     if not future.cancelled():
         future.exception()
-
-
-def connection_pool(url: str, *, name: str) -> ConnectionPool:
-    """A pool for a `redis://`, `rediss://` or `redis+sentinel://host[:port][,host...]/service` URL; no driver retries."""
-    options: dict[str, Any] = {
-        "retry": _NO_RETRY,
-        "socket_timeout": None,
-        "socket_connect_timeout": 2,
-        "client_name": name,
-        "max_connections": 64,
-    }
-    if not url.startswith("redis+sentinel://"):
-        return BlockingConnectionPool.from_url(url, **options)
-    parts = urlsplit(url)
-    hosts = [tuple(host.rpartition(":")[::2]) for host in parts.netloc.rpartition("@")[2].split(",")]
-    sentinels = [(host or port, int(port) if host else 26379) for host, port in hosts]
-    password = parts.password
-    sentinel = Sentinel(sentinels, sentinel_kwargs={"socket_timeout": 1})  # type: ignore[no-untyped-call]
-    service = parts.path.strip("/") or "mymaster"
-    pool: ConnectionPool = sentinel.master_for(service, password=password, **options).connection_pool
-    return pool
-
-
-async def close_pool(pool: ConnectionPool) -> None:
-    """Close a pool, and the connections to sentinels that the driver leaves open beside it."""
-    await pool.aclose()
-    if isinstance(pool, SentinelConnectionPool):
-        for sentinel in pool.sentinel_manager.sentinels:
-            await sentinel.aclose()
-
-
-def client(url: str, *, name: str = "weir", timeout_s: float = 5.0) -> Redis:
-    """A plain client with the driver's usual answers, for loops that read streams."""
-    pool = connection_pool(url, name=name)
-    pool.connection_kwargs["socket_timeout"] = timeout_s
-    return Redis.from_pool(pool)

@@ -10,7 +10,7 @@ import msgspec
 from bson.int64 import Int64
 
 from ledger.cold import Document
-from ledger.prices import Price
+from ledger.price_record import Price
 
 _PARTS = ("rates", "tiers", "services")
 

@@ -8,21 +8,20 @@ Usage is a mapping of disjoint buckets (docs/billing.md): inputs `input_uncached
 """
 
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
-import msgspec
-
+from ledger.frozen import Frozen
 from ledger.money import Nanos, round_up_to_nanos
-from ledger.price_tables import HOUR_S, Table, Tables
+from ledger.price_record import Price
+from ledger.price_tables import HOUR_S
 
 Usage = Mapping[str, Any]
 """Whole numbers by bucket, and text by the names of `BASE`."""
 
-PPM = 1_000_000
-_UNIT = HOUR_S * PPM
+PPM: Final = 1_000_000
+_UNIT: Final = HOUR_S * PPM
 
-BASE = {
+BASE: Final = {
     "service_tier": frozenset(("default", "standard", "auto", "on_demand")),
     "speed": frozenset(("standard",)),
     "inference_geo": frozenset(("global", "not_available")),
@@ -30,39 +29,7 @@ BASE = {
 """By the name under which usage says how a request was served: the answers that mean no variant."""
 
 
-class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Complete rates of a request with strictly more than so many input tokens, for all of it."""
-
-    above_input_tokens: int
-    rates: dict[str, int]
-
-
-class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Complete rates of one way to be served other than the usual one."""
-
-    rates: dict[str, int]
-    tiers: tuple[Tier, ...] = ()
-
-
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
-    """Rates by the names of `price_tables.RATES`; `version` is what a usage event pins.
-
-    `services` has variants by what a provider calls them: a service tier (`flex`), a speed (`fast`), a region (`us`), or
-    several at once, sorted and joined (`fast+us`).
-    """
-
-    version: int
-    rates: dict[str, int]
-    tiers: tuple[Tier, ...] = ()
-    services: dict[str, Variant] = {}
-
-    @cached_property
-    def tables(self) -> Tables:
-        """The price worked out; made when it is first asked for, because a catalogue holds more than is used."""
-        return Tables(_table(self), {name: _table(variant) for name, variant in self.services.items()})
-
-
-class Bound(msgspec.Struct, frozen=True, gc=False):
+class Bound(Frozen, frozen=True):
     """The most that a request can use, but for output. `variants`: those that may serve it, beside base; None if any may."""
 
     input_tokens: int
@@ -83,7 +50,7 @@ def cost_nanos(price: Price, usage: Usage, *, markup_ppm: int = PPM) -> Nanos:
     return round_up_to_nanos(markup_ppm * price.tables.ticks(usage, _served(usage)), _UNIT)
 
 
-class Ceiling(msgspec.Struct, frozen=True, gc=False):
+class Ceiling(Frozen, frozen=True):
     """The most that a request can cost, in ticks: before any output, and for each token of it."""
 
     base: int
@@ -113,8 +80,8 @@ def known_variants(price: Price) -> frozenset[str]:
     return frozenset(price.services)
 
 
-_NONE: frozenset[str] = frozenset()
-_KINDS = tuple(BASE.items())
+_NONE: Final[frozenset[str]] = frozenset()
+_KINDS: Final = tuple(BASE.items())
 
 
 def _served(usage: Usage) -> frozenset[str]:
@@ -122,7 +89,3 @@ def _served(usage: Usage) -> frozenset[str]:
     if usage.keys().isdisjoint(BASE):
         return _NONE
     return frozenset([name for kind, base in _KINDS if (name := usage.get(kind)) and name not in base])
-
-
-def _table(rated: Price | Variant) -> Table:
-    return Table(rated.rates, [(tier.above_input_tokens, tier.rates) for tier in rated.tiers])

@@ -6,7 +6,8 @@ from typing import Any
 from ledger.cold import ColdBook, Document
 from ledger.money import Nanos
 from ledger.price_documents import price_of
-from ledger.prices import PPM, Price, cost_nanos
+from ledger.price_record import Price
+from ledger.prices import PPM, cost_nanos
 
 
 def cost_of(event: Mapping[str, Any], price: Price) -> Nanos:

@@ -78,7 +78,8 @@ def translate(work: Path) -> list[Any]:
                 )
             )
     except SystemExit:
-        errors = [line for line in said.getvalue().splitlines() if ": error:" in line]
+        lines = said.getvalue().splitlines()
+        errors = [line for line in lines if ": error:" in line] or lines[-1:]  # its own failures have another form
         raise CannotCompileError("\n".join(["mypyc cannot compile this source:", *errors])) from None
 
 

@@ -11,6 +11,7 @@ INTERPRETED = {
 """What mypyc cannot compile."""
 
 LEDGER = (
+    "addresses",
     "call",
     "conversation",
     "holds",
@@ -18,8 +19,10 @@ LEDGER = (
     "keys",
     "keyspace",
     "lines",
+    "link",
     "money",
     "price_tables",
+    "prices",
     "request_id",
     "tally",
 )

@@ -14,7 +14,7 @@ from ledger.catalogue import Catalogue, Model, Upstream
 from ledger.facts import Facts
 from ledger.hot import Admitted, Place
 from ledger.policy import AccountPolicy, KeyPolicy
-from ledger.prices import Price
+from ledger.price_record import Price
 from ledger.settlement import Settlement
 
 PLACE = Place("p00", "a", "k", "l")

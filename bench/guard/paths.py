@@ -11,7 +11,8 @@ from gateway.dialects.openai.chat import Chat
 from gateway.dialects.shape import Call
 from ledger import keys
 from ledger.catalogue import Model
-from ledger.prices import PPM, Price, cost_nanos
+from ledger.price_record import Price
+from ledger.prices import PPM, cost_nanos
 
 _BODY = Way("", "").body()
 _LARGE = Way("", "").body(size=20_000)

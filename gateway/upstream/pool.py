@@ -1,25 +1,14 @@
-"""The connections to one origin: bounded, handed out fairly, and made anew with a fresh look at the DNS."""
+"""The connections to one origin: bounded, and handed out fairly."""
 
 import asyncio
-import ipaddress
-import random
-import socket
-import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import zip_longest
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import httpx2
 
 from gateway.upstream.connection import Connection
+from gateway.upstream.making import Maker, Settings, Stats
 from gateway.upstream.wire import Origin
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-_STAGGER_S = 0.25  # RFC 8305's delay before the next address is tried beside the last
-_SHUTDOWN_S = 1.0
 
 
 class Timeouts(NamedTuple):
@@ -30,30 +19,6 @@ class Timeouts(NamedTuple):
     write: float | None = 600.0
     pool: float | None = 5.0
     total: float | None = None
-
-
-class Settings(NamedTuple):
-    """What all pools of a transport have in common."""
-
-    ssl_context: ssl.SSLContext
-    max_connections: int
-    keepalive_s: float
-    max_age_s: float
-    resolve: Resolve | None
-    allow_address: Callable[[Address], bool] | None
-
-
-class Stats:
-    """What has happened, ever."""
-
-    __slots__ = ("opened", "resumed", "stale", "unsolicited", "violations")
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.resumed = 0  # of those opened, with an earlier TLS session
-        self.stale = 0  # found dead or too old before a byte of a request was written to them
-        self.unsolicited = 0  # ended by bytes that nobody asked for
-        self.violations = 0  # answers that were not HTTP
 
 
 class Pool:
@@ -68,7 +33,7 @@ class Pool:
         self.stats = stats
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._ssl = _Resuming(settings.ssl_context) if origin.scheme == "https" else None
+        self._maker = Maker(origin, settings)
         self._slots = 0
         self._open: set[Connection] = set()
         self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
@@ -133,9 +98,11 @@ class Pool:
 
     def learn(self, connection: Connection) -> None:
         """Its TLS session is there to go on with."""
-        session = connection.session()
-        if self._ssl is not None and session is not None:
-            self._ssl.session = session
+        self._maker.learn(connection)
+
+    def joined(self, connection: Connection) -> None:
+        """It is open."""
+        self._open.add(connection)
 
     def gone(self, connection: Connection) -> None:
         """It is closed."""
@@ -158,16 +125,26 @@ class Pool:
         """A slot, and perhaps the connection that had it."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting[waiter] = None
+        timer = None if seconds is None else self._loop.call_later(seconds, _give_up, waiter)
         try:
-            async with asyncio.timeout(seconds):
-                return await waiter
-        except BaseException as error:
+            return await waiter
+        except BaseException:
             self._waiting.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._refuse(waiter.result())
-            if isinstance(error, TimeoutError):
-                raise httpx2.PoolTimeout("No connection became free in time.") from None
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _connect(self, seconds: float | None) -> Connection:
+        connection = await self._maker.connect(self, seconds)
+        if self._closed or connection.closed:
+            connection.abort()
+            raise httpx2.ConnectError("The connection was closed as soon as it was made.")
+        self.stats.opened += 1
+        self.stats.resumed += connection.resumed
+        return connection
 
     def _refuse(self, granted: Connection | None) -> None:
         """It was given to a caller who has left meanwhile."""
@@ -201,119 +178,7 @@ class Pool:
             soonest = min(connection.expires for connection in self._idle)
             self._sweeper = self._loop.call_at(soonest, self._sweep)
 
-    async def _connect(self, seconds: float | None) -> Connection:
-        try:
-            async with asyncio.timeout(seconds):
-                connection = await self._race(await self._addresses())
-        except TimeoutError:
-            raise httpx2.ConnectTimeout("The upstream could not be connected to in time.") from None
-        except OSError as error:  # as are ssl.SSLError and socket.gaierror
-            if self._ssl is not None:
-                self._ssl.session = None
-            raise httpx2.ConnectError(f"The upstream could not be connected to: {error}") from error
-        if self._closed or connection.closed:
-            connection.abort()
-            raise httpx2.ConnectError("The connection was closed as soon as it was made.")
-        connection.idle_limit = self._settings.keepalive_s
-        spread = random.uniform(0.9, 1.0)  # noqa: S311  or all would retire at once
-        connection.retires = self._loop.time() + self._settings.max_age_s * spread
-        self.stats.opened += 1
-        self.stats.resumed += connection.resumed
-        return connection
 
-    async def _addresses(self) -> list[str]:
-        """Each time anew, and all of them allowed: what was checked is what is connected to."""
-        host, port = self.origin.host, self.origin.port
-        try:
-            found: Sequence[str] = [str(ipaddress.ip_address(host))]
-        except ValueError:
-            found = await (self._settings.resolve or _resolve)(host, port)
-        allow = self._settings.allow_address
-        if allow is not None and not all(allow(_plain(address)) for address in found):
-            raise httpx2.ConnectError("The upstream's address is not allowed.")
-        if not found:
-            raise httpx2.ConnectError("The upstream's name has no address.")
-        return _interleaved(found)
-
-    async def _race(self, addresses: Sequence[str]) -> Connection:
-        """Happy eyeballs (RFC 8305), our own because uvloop has none: each address a moment after the one before."""
-        if len(addresses) == 1:
-            return await self._attempt(addresses[0])
-        attempts: list[asyncio.Task[Connection]] = []
-        running: set[asyncio.Task[Connection]] = set()
-        winner: asyncio.Task[Connection] | None = None
-        left = list(addresses)
-        try:
-            while left or running:
-                if left:
-                    attempts.append(self._loop.create_task(self._attempt(left.pop(0))))
-                    running.add(attempts[-1])
-                stagger = _STAGGER_S if left else None
-                done, running = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
-                winner = next((task for task in done if task.exception() is None), None)
-                if winner is not None:
-                    return winner.result()
-            raise cast("BaseException", attempts[0].exception())
-        finally:
-            for task in attempts:
-                if task is not winner:
-                    task.add_done_callback(_abort_loser)
-                    task.cancel()
-
-    async def _attempt(self, address: str) -> Connection:
-        connection = Connection(self, self._loop)
-        tls: dict[str, Any] = {}
-        if self._ssl is not None:
-            tls = {"ssl": self._ssl, "server_hostname": self.origin.host, "ssl_shutdown_timeout": _SHUTDOWN_S}
-        try:
-            await self._loop.create_connection(lambda: connection, address, self.origin.port, **tls)
-        except BaseException:
-            connection.abort()
-            raise
-        self._open.add(connection)
-        return connection
-
-
-class _Resuming:
-    """An SSL context that goes on with an earlier session of the same origin.
-
-    No event loop's API takes a session. But asyncio and uvloop ask nothing of a context except `wrap_bio`, and that takes
-    one; so does a resumed handshake spare the server's certificate, its check, and over TLS 1.2 a round trip.
-    """
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self.session: ssl.SSLSession | None = None
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-    ) -> ssl.SSLObject:
-        return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, self.session)
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _plain(address: str) -> Address:
-    """As a rule should see it: an IPv4 address in IPv6's clothes is an IPv4 address."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return getattr(parsed, "ipv4_mapped", None) or parsed
-
-
-def _interleaved(addresses: Sequence[str]) -> list[str]:
-    """The families in turn, beginning with the resolver's first."""
-    first = ":" in addresses[0]
-    preferred = [address for address in addresses if (":" in address) == first]
-    others = [address for address in addresses if (":" in address) != first]
-    return [address for pair in zip_longest(preferred, others) for address in pair if address is not None]
-
-
-def _abort_loser(task: asyncio.Task[Connection]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().abort()
+def _give_up(waiter: asyncio.Future[Connection | None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(httpx2.PoolTimeout("No connection became free in time."))

@@ -13,7 +13,8 @@ from typing import Any, Final
 import httpx2
 
 from gateway.upstream.connection import HIGH_WATER, Connection, Exchange
-from gateway.upstream.pool import Address, Pool, Resolve, Settings, Stats, Timeouts
+from gateway.upstream.making import Address, Resolve, Settings, Stats
+from gateway.upstream.pool import Pool, Timeouts
 from gateway.upstream.wire import MAX_BODY_BYTES, Endpoint, Headers, Origin
 
 __all__ = ["Endpoint", "FastTransport", "RawResponse", "Timeouts"]

@@ -19,7 +19,7 @@ from pymongo.errors import OperationFailure
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ledger.link import client
+from ledger.connections import client
 from tests.conftest import wait_until
 from tests.faults import packages
 from tests.stack import eventually

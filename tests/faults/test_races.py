@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import structs
+
 from ledger import hot, keyspace, request_id
 from ledger.hot import Admitted, Offer, Refused
 from ledger.link import Link
@@ -103,7 +105,7 @@ async def _revoke(tally: Tally, here: World, customer: Customer) -> list[Asked]:
         while late < 2:
             rid, after = request_id.new(), answered.is_set()
             late += after
-            seen = customer.versions._replace(key=version)
+            seen = structs.replace(customer.versions, key=version)
             reply = await hot.admit(link, customer.place, rid, seen, Offer([HOLD], 0))
             trials.append(Asked(rid, after, isinstance(reply, Admitted)))
 

@@ -16,8 +16,9 @@ from pymongo.errors import PyMongoError
 
 from ledger import publish, worker
 from ledger.cold import ColdBook
+from ledger.connections import client
 from ledger.lease import EPOCH
-from ledger.link import Link, client
+from ledger.link import Link
 from ledger.vault import Vault
 from ledger.worker import Worker
 from tests.conftest import MASTER_KEY

@@ -13,7 +13,7 @@ from gateway.dialects.array import Array
 from gateway.dialects.meter import Events, Meter
 from gateway.dialects.shape import Asked, Call, Endpoint
 from ledger.money import MAX_NANOS
-from ledger.prices import Price, Tier, Variant
+from ledger.price_record import Price, Tier, Variant
 from tests import billing
 from tests.billing import Priced
 from tests.corpus import SAMPLES

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ledger.cold import ColdBook
-from ledger.link import Link, client
+from ledger.connections import client
+from ledger.link import Link
 from tests.integration.ledger_books import Ledger
 
 

@@ -11,7 +11,8 @@ from ledger import catalogue, keyspace
 from ledger.catalogue import Catalogue, Target
 from ledger.cold import ColdBook
 from ledger.link import Link
-from ledger.prices import Price, Tier, cost_nanos, known_variants
+from ledger.price_record import Price, Tier
+from ledger.prices import cost_nanos, known_variants
 from ledger.vault import Vault
 from tests.integration.admin import PRICE, UPSTREAM, Api, hashed, serving
 

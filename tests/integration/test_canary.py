@@ -16,7 +16,7 @@ import pytest
 
 from bench.provider import Behaviour, ScriptedProvider
 from ledger.cold import ColdBook
-from ledger.link import client as redis_client
+from ledger.connections import client as redis_client
 from tests.conftest import mongod, valkey
 from tests.stack import Stack, http, running_stack
 

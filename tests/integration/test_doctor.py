@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ledger import compiled
 from ledger.cold import ColdBook
-from ledger.link import client
+from ledger.connections import client
 from ledger.vault import Vault
 from tests.stack import WEIR, Stack, running_stack
 

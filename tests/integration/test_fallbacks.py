@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from bench.provider import Behaviour, ScriptedProvider
-from ledger.prices import Price
+from ledger.price_record import Price
 from ledger.repricing import cost_of
 from tests.stack import Customer, Stack, eventually, http
 

@@ -6,8 +6,9 @@ import pytest
 
 from ledger import keyspace, lease, publish, reopen
 from ledger.cold import ColdBook
+from ledger.connections import client
 from ledger.lease import Lease
-from ledger.link import Link, client
+from ledger.link import Link
 from ledger.vault import Vault
 from ledger.worker import Worker
 from tests.integration.ledger_books import Ledger

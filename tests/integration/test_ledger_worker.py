@@ -7,9 +7,10 @@ import pytest
 
 from ledger import audit, hot, keyspace, publish, reopen, sweeper
 from ledger.cold import ColdBook
+from ledger.connections import client
 from ledger.hot import Fenced
 from ledger.lines import InUse
-from ledger.link import Link, client
+from ledger.link import Link
 from ledger.vault import Vault
 from tests.conftest import valkey
 from tests.integration.ledger_books import PLACE, Ledger, P

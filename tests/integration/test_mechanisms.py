@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from gateway import flights
 from gateway.flights import Flights
@@ -15,9 +16,10 @@ from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import audit, hot, keyspace, publish, sweeper
 from ledger.cold import ColdBook
+from ledger.connections import client
 from ledger.facts import Facts
 from ledger.hot import Admitted, Offer, Refused, Versions
-from ledger.link import Link, StoreUnavailable, client
+from ledger.link import Link, StoreUnavailable
 from ledger.settlement import Settlement
 from ledger.vault import Vault
 from tests.conftest import valkey
@@ -109,7 +111,7 @@ async def test_after_a_change_nothing_is_admitted_under_the_old_version(ledger: 
     }
     for name, record in records.items():
         assert isinstance(await offered(ledger, known, f"before {name}"), Admitted)
-        now = known._replace(**{name: getattr(known, name) + 1})
+        now = structs.replace(known, **{name: getattr(known, name) + 1})
         assert await hot.publish(ledger.link, P, record, getattr(now, name), {})
         late = await offered(ledger, known, f"after {name}")
         assert late == Refused("STALE", ()), f"{name}: admitted under the old version"

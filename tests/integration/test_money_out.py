@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from ledger import debits, keyspace
 from ledger.audit import audit
 from ledger.cold import ColdBook, Document
+from ledger.connections import client
 from ledger.consumer import Consumer
-from ledger.link import Link, client
+from ledger.link import Link
 from ledger.vault import Vault
 from tests.integration.admin import Api, serving
 from weir.bundled import free_port

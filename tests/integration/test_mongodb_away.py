@@ -7,8 +7,9 @@ import pytest
 
 from ledger import audit, hot, keyspace, publish, reopen
 from ledger.cold import ColdBook
+from ledger.connections import client
 from ledger.hot import Admitted, Offer, Refused, Versions
-from ledger.link import Link, client
+from ledger.link import Link
 from ledger.settings import SettingsError, load
 from ledger.vault import Vault
 from ledger.worker import Worker

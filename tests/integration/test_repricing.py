@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 
 from ledger import catalogue, hot, keyspace, repricing
 from ledger.cold import ColdBook
-from ledger.link import Link, client
-from ledger.prices import Bound, Price, ceiling, cost_nanos
+from ledger.connections import client
+from ledger.link import Link
+from ledger.price_record import Price
+from ledger.prices import Bound, ceiling, cost_nanos
 from ledger.vault import Vault
 from tests.integration.admin import UPSTREAM, Api, serving
 from tests.integration.ledger_books import PLACE, Ledger, P

@@ -15,7 +15,8 @@ from gateway.settler import Settler
 from gateway.spill import Spill
 from ledger import publish
 from ledger.cold import ColdBook
-from ledger.link import Link, client, close_pool
+from ledger.connections import client, close_pool
+from ledger.link import Link
 from ledger.vault import Vault
 from ledger.worker import Worker
 from tests.conftest import wait_until

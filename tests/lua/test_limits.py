@@ -96,7 +96,8 @@ async def test_how_much_of_a_minute_is_in_use_is_told(books: Books) -> None:
     await books.set(KEY, rpm=60, tpm=600)
     await books.set(ACCOUNT, rpm=30, tpm=300)
     reply = await books.admitted("r1", 1, tokens=10)
-    assert reply[3:7] == (1_000_000, 1_000_000, 2_000_000, 2_000_000)
+    assert (reply.key_requests_us, reply.key_tokens_us) == (1_000_000, 1_000_000)
+    assert (reply.account_requests_us, reply.account_tokens_us) == (2_000_000, 2_000_000)
 
 
 async def test_a_clock_that_stepped_back_locks_out_for_a_minute_at_most(books: Books) -> None:

@@ -348,8 +348,8 @@ async def test_a_hundred_callers_with_one_id_are_one_request(shared_url: str, ba
     links = [Link(shared_url) for _ in range(3)]
     async with links[0], links[1], links[2]:
         await bare.ready()
-        replies = await asyncio.gather(*(Books(links[number % 3]).admit("r1") for number in range(100)))
-        assert len({reply[:3] for reply in replies}) == 1
+        replies = await asyncio.gather(*(Books(links[number % 3]).admitted("r1") for number in range(100)))
+        assert len({(reply.choice, reply.amount_nanos, reply.at_us) for reply in replies}) == 1
         assert await bare.get(ACCOUNT, "held") == USD
         ends = await asyncio.gather(*(Books(links[n % 3]).settle("r1", 5 + n, void=False) for n in range(100)))
     first = [end for end in ends if isinstance(end, Ended) and end.end == "settled"]

@@ -88,8 +88,20 @@ def test_what_is_named_is_there() -> None:
 def test_all_that_a_request_passes_through_is_compiled() -> None:
     """Whoever waits in a handler again, in one of these, makes every request dearer and hears of it here."""
     sources = set(modules.sources())
-    path = ("admission", "bill", "cycle", "headers", "listener", "proxy", "quotes", "relay", "settler", "tickets")
-    upstream = ("attempts", "client", "connection", "health", "transport", "wire")
+    path = (
+        "admission",
+        "bill",
+        "cycle",
+        "headers",
+        "intake",
+        "listener",
+        "proxy",
+        "quotes",
+        "relay",
+        "settler",
+        "tickets",
+    )
+    upstream = ("attempts", "client", "connection", "health", "pool", "transport", "wire")
     assert sources >= {f"gateway/{name}.py" for name in path}
     assert sources >= {f"gateway/upstream/{name}.py" for name in upstream}
     assert sources >= {f"ledger/{name}.py" for name in modules.LEDGER}

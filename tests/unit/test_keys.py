@@ -27,7 +27,7 @@ def test_a_key_has_the_documented_form() -> None:
 @pytest.mark.parametrize("partition", PARTITIONS[::17])
 def test_every_minted_key_parses(partition: str) -> None:
     key, key_id = keys.mint(partition)
-    assert accepted(key.encode()) == (partition, key_id)
+    assert accepted(key.encode()) == keys.KeyId(partition, key_id)
 
 
 def test_no_two_keys_are_alike() -> None:

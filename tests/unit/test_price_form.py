@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from admin_api import price_form
 from admin_api.fields import show_picos
 from admin_api.price_form import PriceForm
+from ledger.price_record import Price, Tier, Variant
 from ledger.price_tables import RATES
-from ledger.prices import Price, Tier, Variant
 
 BOTH = {"input_per_million_usd": "1", "output_per_million_usd": "2"}
 

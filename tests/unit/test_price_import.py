@@ -22,7 +22,8 @@ from genai_prices.types import (
 
 from admin_api.price_form import PartialPriceForm
 from ledger.money import round_up_to_nanos
-from ledger.prices import Price, cost_nanos, known_variants
+from ledger.price_record import Price
+from ledger.prices import cost_nanos, known_variants
 from weir import price_gaps, price_import
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

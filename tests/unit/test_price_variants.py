@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ledger.prices import Bound, Price, Tier, Variant, ceiling, cost_nanos, known_variants
+from ledger.price_record import Price, Tier, Variant
+from ledger.prices import Bound, ceiling, cost_nanos, known_variants
 
 # Tiers by input length
 

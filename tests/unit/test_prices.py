@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from ledger.price_record import Price, Tier, Variant
 from ledger.price_tables import CACHE_WRITES, INPUT_BUCKETS, RATES
-from ledger.prices import BASE, Bound, Price, Tier, Variant, ceiling, cost_nanos
+from ledger.prices import BASE, Bound, ceiling, cost_nanos
 
 PICOS = st.integers(0, 10**9)
 COUNT = st.integers(0, 10**6)

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from gateway import quotes
 from gateway.dialects.shape import Asked
 from ledger.money import MAX_NANOS
+from ledger.price_record import Price, Tier, Variant
 from ledger.price_tables import INPUT_BUCKETS, RATES
-from ledger.prices import BASE, Price, Tier, Variant, cost_nanos
+from ledger.prices import BASE, cost_nanos
 from tests.billing import Priced
 from tests.corpus import SAMPLES, Sample
 from tests.plausible import Usage, inputs, request_for, served_by

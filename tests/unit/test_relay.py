@@ -14,7 +14,7 @@ from gateway.intake import Intake, Weight
 from gateway.relay import READ_WITHIN_S, Relay, Request
 from gateway.surface import OPENAI
 from gateway.upstream.attempts import Search
-from ledger.prices import Price
+from ledger.price_record import Price
 from tests.billing import Priced, ticket
 from tests.unit.test_cycle import cycle
 

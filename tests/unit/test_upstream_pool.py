@@ -7,7 +7,8 @@ import ssl
 import pytest
 
 from gateway.upstream.connection import Connection, Exchange
-from gateway.upstream.pool import Pool, Settings, Stats, Timeouts
+from gateway.upstream.making import Settings, Stats
+from gateway.upstream.pool import Pool, Timeouts
 from gateway.upstream.wire import Origin
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
