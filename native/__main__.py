@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ledger import compiled
-from native import modules
+from native import modules, training
 
 NAME = "weir"
 # Names and lines are kept in tracebacks by mypyc itself, so no debug information is needed.
 FLAGS = ("-O3", "-g0", "-fPIC", "-fno-plt", "-fvisibility=hidden", "-fwrapv", "-DNDEBUG", "-w")
+
+
+COUNTING = ("-fprofile-generate",)
+# What training did not come to is compiled as it would be without.
+LEARNED = ("-fprofile-use", "-fprofile-partial-training")
 
 
 class CannotCompileError(Exception):
@@ -29,7 +34,7 @@ def main() -> int:
     if target.is_dir():
         print("weir: this source is compiled already")
         return 0
-    print("weir: compiling the request path, which takes about a minute")
+    print("weir: compiling the request path twice, with a demo in between that shows what it does; some two minutes")
     try:
         built = build(target)
     except CannotCompileError as error:
@@ -52,8 +57,9 @@ def build(target: Path) -> int:
     work = Path(tempfile.mkdtemp(prefix="unfinished-", dir=builds))
     try:
         extensions = translate(work)
+        how = learn(work, extensions)
         for extension in extensions:
-            make(work, extension)
+            make(work, extension, work / "lib", how)
         (work / "lib").rename(target)
     finally:
         shutil.rmtree(work)
@@ -83,28 +89,50 @@ def translate(work: Path) -> list[Any]:
         raise CannotCompileError("\n".join(["mypyc cannot compile this source:", *errors])) from None
 
 
-def make(work: Path, extension: Any) -> None:
+def learn(work: Path, extensions: list[Any]) -> tuple[str, ...]:
+    """Train with modules that count what they do; how to compile with what they found, beside the objects."""
+    if "Free Software Foundation" not in run([compiler(), "--version"]):
+        return ()  # others count in forms of their own
+    source = work / "training"
+    training.copy_source(source)
+    for extension in extensions:
+        make(work, extension, compiled.folder(source), COUNTING)
+    try:
+        training.train(source)
+        if not any((work / "o").glob("*.gcda")):
+            raise training.CannotTrainError("no process wrote down what it counted")
+    except training.CannotTrainError as error:
+        print(f"weir: compiled without knowing what happens often: {error}", file=sys.stderr)
+        return ()
+    return LEARNED
+
+
+def make(work: Path, extension: Any, into: Path, how: tuple[str, ...]) -> None:
     """Compile its sources, some at once, and link them."""
-    compiler = os.environ.get("CC", "gcc")
     include = [f"-I{folder}" for folder in (sysconfig.get_path("include"), *extension.include_dirs)]
 
     def compile_one(numbered: tuple[int, str]) -> str:
         number, source = numbered
         made = work / "o" / f"{extension.name}.{number}.o"
         made.parent.mkdir(exist_ok=True)
-        run([compiler, *FLAGS, *include, "-c", source, "-o", str(made)])
+        run([compiler(), *FLAGS, *how, *include, "-c", source, "-o", str(made)])
         return str(made)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         objects = list(pool.map(compile_one, enumerate(extension.sources)))
-    path = (work / "lib").joinpath(*extension.name.split(".")).with_suffix(compiled.SUFFIX)
+    path = into.joinpath(*extension.name.split(".")).with_suffix(compiled.SUFFIX)
     path.parent.mkdir(parents=True, exist_ok=True)
-    run([compiler, "-shared", *objects, "-o", str(path)])
+    run([compiler(), "-shared", *how, *objects, "-o", str(path)])
 
 
-def run(command: list[str]) -> None:
+def compiler() -> str:
+    return os.environ.get("CC", "gcc")
+
+
+def run(command: list[str]) -> str:
+    """What it printed."""
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except OSError as error:
         raise CannotCompileError(f"the C compiler {command[0]} cannot be run ({error.strerror}); set CC") from None
     except subprocess.CalledProcessError as error:
