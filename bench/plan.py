@@ -3,8 +3,8 @@
 from typing import Protocol
 
 from bench.arena import PEERS, Arena
-from bench.scenarios.compiled import Compiled
 from bench.scenarios.crowd import Crowd
+from bench.scenarios.interpreted import Interpreted
 from bench.scenarios.many_keys import Drain, ManyKeys
 from bench.scenarios.rate import Rate
 from bench.scenarios.scripts import Scripts
@@ -44,7 +44,7 @@ FULL: tuple[Scenario, ...] = (
     _SCRIPTS,
     Crowd(MAIN, connections=64, seconds=6, rounds=5),
     Crowd(WITH_LEDGER, connections=64, seconds=6, rounds=3, with_ledger=True),
-    Compiled(f"{MAIN}, compiled", connections=64, seconds=6, rounds=3),
+    Interpreted(f"{MAIN}, interpreted", connections=64, seconds=6, rounds=3),
     _SCRIPTS,
     Crowd(ALONE, connections=1, seconds=3, rounds=5, direct=True),
     Crowd(f"{ALONE}, the ledger at work", connections=1, seconds=3, rounds=3, with_ledger=True),

@@ -17,7 +17,7 @@ import psutil
 import redis
 
 from bench.machine import START_TIMEOUT_S, CannotRunError, family, read_line, started
-from ledger import keyspace
+from ledger import compiled, keyspace
 
 DRAIN_TIMEOUT_S = 60.0
 
@@ -124,7 +124,7 @@ def environment(data: Path) -> dict[str, str]:
         "WEIR_ADMIN_ADDR": "127.0.0.1:0",
         "WEIR_OPS_ADDR": "127.0.0.1:0",
         "WEIR_ALLOW_PRIVATE_UPSTREAMS": "1",
-        "WEIR_COMPILED": "0",  # what runs where nothing was compiled; one table has the other
+        "WEIR_COMPILED": "1" if compiled.modules() else "0",
         "WEIR_DATA_DIR": str(data),
     }
 

@@ -13,8 +13,9 @@ class Cutoff:
 
     __slots__ = ("_before", "_fired", "_task", "_timer")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task()
+    def __init__(self, task: asyncio.Task[None] | None = None) -> None:
+        """`task`: this one, if it is at hand; asyncio takes a system call to look it up."""
+        task = task or asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] | None = task
         self._before = task.cancelling()

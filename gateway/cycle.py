@@ -22,9 +22,9 @@ class Cycle:
     """`scope["extensions"]["weir.cycle"]`; the attributes without an underscore are those that uvicorn's protocol uses."""
 
     __slots__ = (
-        "_chunked", "_head", "_left_to_send", "_on_left", "_started", "_task", "_tasks", "_transport", "_waits_for_100",
-        "body", "disconnected", "flow", "keep_alive", "message_event", "more_body", "on_response", "response_complete",
-        "scope",
+        "_chunked", "_head", "_left_to_send", "_on_left", "_started", "_tasks", "_transport", "_waits_for_100", "body",
+        "disconnected", "flow", "keep_alive", "message_event", "more_body", "on_response", "response_complete", "scope",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +46,7 @@ class Cycle:
         self.message_event = Signal()
         self.disconnected = False
         self.response_complete = False
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._transport = transport
         self._waits_for_100 = expects_100
         self._on_left: Callable[[], None] | None = None
@@ -105,8 +105,8 @@ class Cycle:
     def start(self, app: Any, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
         """Serve it in a task, which is among `tasks` for as long as it runs."""
         self._tasks = tasks
-        self._task = loop.create_task(self.run_asgi(app))
-        tasks.add(self._task)
+        self.task = loop.create_task(self.run_asgi(app))
+        tasks.add(self.task)
 
     async def run_asgi(self, app: Any) -> None:
         try:
@@ -127,8 +127,8 @@ class Cycle:
             # at once, and everybody waited for 68 ms.
             self.on_response = _nothing
             self.scope.pop("extensions", None)
-            if self._task is not None:
-                self._tasks.discard(self._task)  # a callback of the task would be one more turn of the loop
+            if self.task is not None:
+                self._tasks.discard(self.task)  # a callback of the task would be one more turn of the loop
 
     async def receive(self) -> dict[str, Any]:
         if self._waits_for_100 and not self._transport.is_closing():

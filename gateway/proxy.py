@@ -106,7 +106,7 @@ class Proxy:
             request = _read(dialect, endpoint, Call(body, header(said, b"content-type"), query, served.target))
             del body
             ticket = await self._admit(rid, key, snapshot, request, address)
-            relay = self._relay(ticket, request, weight, began)
+            relay = self._relay(ticket, request, weight, began, cycle.task)
             del request  # a stream may last for minutes: what it was asked for is the relay's alone, and soon nobody's
             await self._carry(relay, headers, cycle)
         finally:
@@ -123,12 +123,14 @@ class Proxy:
                 raise unavailable() from None
             raise
 
-    def _relay(self, ticket: Ticket, request: Request, weight: Weight, began: float) -> Relay:
+    def _relay(
+        self, ticket: Ticket, request: Request, weight: Weight, began: float, task: asyncio.Task[None] | None
+    ) -> Relay:
         models = (ticket.model, *[each.model for each in ticket.standins])
         stages = [self._pools.able(model, ticket.opened, request.dialect) for model in models]
         want = Want(ticket.tokens, request.asked.sticky)
         search = Search(self._pools, stages, want, self._pools.line(ticket.model))
-        return Relay(ticket, request, search, weight, began=began, drain_s=self._drain_s)
+        return Relay(ticket, request, search, weight, began=began, drain_s=self._drain_s, task=task)
 
     async def _carry(self, relay: Relay, headers: Headers, cycle: Cycle) -> None:
         self._flights.add(relay)

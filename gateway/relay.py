@@ -4,6 +4,7 @@ The ends (docs/billing.md): complete, client left, upstream broke, timed out, st
 truncated stream is never ended cleanly: SDKs would take it for the whole answer (wire.md 0.4).
 """
 
+import asyncio
 import time
 from typing import Final
 
@@ -52,7 +53,15 @@ class Relay:
     """Carries one request from hold to settlement; a Flight while it lasts."""
 
     def __init__(
-        self, ticket: Ticket, request: Request, search: Search, weight: Weight, *, began: float, drain_s: float
+        self,
+        ticket: Ticket,
+        request: Request,
+        search: Search,
+        weight: Weight,
+        *,
+        began: float,
+        drain_s: float,
+        task: asyncio.Task[None] | None = None,
     ) -> None:
         self.rid = ticket.rid
         self.place = ticket.place
@@ -65,7 +74,7 @@ class Relay:
         self._drain_s = drain_s
         self._meter: Meter | None = None
         self._tier = ""
-        self._cutoff = Cutoff()
+        self._cutoff = Cutoff(task)
         self._outcome = "upstream_broke"
         self._cut: str | None = None
         self._status: int | None = None

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine, Iterable
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -207,18 +207,37 @@ class Settler:
                     self._arrived(rid)
 
 
+class _Counters:
+    """Of requests that end alike: what adds to each of their metrics, so that a request looks them up once."""
+
+    def __init__(self, asked: tuple[str, str, str, str], provider: str, model: str) -> None:
+        self.requests = tally.adder(metrics.REQUESTS, *asked)
+        self.charge = tally.adder(metrics.CHARGE_NANOS, provider, model)
+        self._tokens: dict[str, Callable[[float], None]] = {}
+        self._served = (provider, model)
+
+    def tokens(self, bucket: str) -> Callable[[float], None]:
+        found = self._tokens.get(bucket)
+        if found is None:
+            found = self._tokens[bucket] = tally.adder(metrics.TOKENS, *self._served, bucket)
+        return found
+
+
+_counters: Final = lru_cache(maxsize=4_096)(_Counters)
+
+
 def count(s: Settlement, ended: Ended) -> None:
     """What the metrics say of a request that has ended."""
     f = s.facts
-    provider = f.provider or metrics.OTHER
-    tally.adder(metrics.REQUESTS, f.dialect, f.endpoint, f.model, f.outcome)(1)
+    provider, model = f.provider or metrics.OTHER, f.fallback_model or f.model
+    counters = _counters((f.dialect, f.endpoint, f.model, f.outcome), provider, model)
+    counters.requests(1)
     if s.void:
         return
-    model = f.fallback_model or f.model
-    tally.adder(metrics.CHARGE_NANOS, provider, model)(ended.charge_nanos)
+    counters.charge(ended.charge_nanos)
     for bucket, number in f.usage.items():
         if isinstance(number, int):
-            tally.adder(metrics.TOKENS, provider, model, bucket)(number)
+            counters.tokens(bucket)(number)
     if f.estimated:
         tally.count(metrics.ESTIMATED, provider)
     if ended.shortfall_nanos:

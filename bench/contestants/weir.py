@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.contest import MODEL, Contestant, Upstreams, Way
 from bench.stack import Stack, running
-from ledger import __version__
+from ledger import __version__, compiled
 
 NAME = "Weir"
 INPUT_NANOS = 2_000  # a token; $2 a million
@@ -22,7 +22,8 @@ def run(folder: Path, upstreams: Upstreams) -> Iterator[tuple[Contestant, Stack]
         key = _furnish(stack, upstreams)
         url = f"{stack.gateway_url}/openai/v1/chat/completions"
         plain, stream = Way(url, key), Way(url, key, f"{MODEL}-stream")
-        yield Contestant(NAME, __version__, plain, stream, stack.workers()), stack
+        version = f"{__version__} ({'compiled' if compiled.modules() else 'interpreted'})"
+        yield Contestant(NAME, version, plain, stream, stack.workers()), stack
 
 
 def new_account(stack: Stack, name: str) -> str:

@@ -19,7 +19,11 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 1024 * 1024 * 1024
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_HEAD, _LENGTH, _CHUNKED, _CLOSE, _END = range(5)
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_CLOSE: Final = 3
+_END: Final = 4
 _WITHOUT_BODY: Final = (204, 304)
 _OF_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"keep-alive"))
 
@@ -36,9 +40,9 @@ class Reading:
     """
 
     __slots__ = (
-        "_bare", "_begun", "_body_bytes", "_ended", "_excess", "_head_bytes", "_head_request", "_keep_alive", "_left",
-        "_length", "_max_body", "_mode", "_parser", "_received", "_tail", "_te", "_te_count", "buffered", "chunks",
-        "complete", "headers", "interim", "keep_alive", "status", "version",
+        "_bare", "_begun", "_body_bytes", "_ended", "_excess", "_head_bytes", "_head_request", "_is_1_1", "_keep_alive",
+        "_left", "_length", "_max_body", "_mode", "_parser", "_received", "_tail", "_te", "_te_count", "buffered",
+        "chunks", "complete", "headers", "interim", "keep_alive", "status", "version",
     )  # fmt: skip
 
     def __init__(self, *, head_request: bool = False, max_body_bytes: int = MAX_BODY_BYTES) -> None:
@@ -101,6 +105,7 @@ class Reading:
         self._parser = httptools.HttpResponseParser(self)
         self._received = 0
         self._keep_alive = False
+        self._is_1_1: bool | None = None  # not a byte of it has come
         self.version = ""
         self._length: bytes | None = None
         self._te: bytes | None = None
@@ -111,6 +116,8 @@ class Reading:
         if not self._head_bytes and data[0] in b"\r\n":
             raise Violation("The response begins with a line end.")  # the parser would skip it
         while True:
+            if self._is_1_1 is None:
+                self._is_1_1 = data.startswith(b"HTTP/1.1 ")  # the parser would make a new text of it
             end = self._end_of_head(data)
             head = data if end in (-1, len(data)) else data[:end]
             self._head_bytes += len(head)
@@ -257,7 +264,7 @@ class Reading:
             self._begun = True
             self._received = self._parser.get_status_code()
             self._keep_alive = self._parser.should_keep_alive()
-            self.version = self._parser.get_http_version()
+            self.version = "1.1" if self._is_1_1 else self._parser.get_http_version()
 
     def on_body(self, data: bytes) -> None:
         if self._ended:
@@ -303,7 +310,7 @@ _OURS: Final = frozenset(
      b"trailer", b"upgrade"),
 )  # fmt: skip
 _NAMES_KEPT: Final = 1024
-_names: dict[bytes, bytes] = {}
+_names: Final[dict[bytes, bytes]] = {}
 
 
 def fields(headers: Headers) -> bytes:

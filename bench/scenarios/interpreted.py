@@ -1,4 +1,4 @@
-"""The same crowd at a gateway whose request path is compiled (`make compiled`)."""
+"""The same crowd at a gateway that runs its source as it is, as it does where nothing was compiled."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ from bench.fresh import gateway
 from bench.load import closed
 
 
-class Compiled(NamedTuple):
-    """Another worker, on the books of the one that runs the source as it is."""
+class Interpreted(NamedTuple):
+    """Another worker, on the books of the one that is compiled."""
 
     name: str
     connections: int
@@ -20,6 +20,6 @@ class Compiled(NamedTuple):
         return [name for name in arena.names() if name == weir.NAME]
 
     def measure(self, arena: Arena, name: str) -> dict[str, float]:
-        with arena.turn(name), gateway(arena, WEIR_COMPILED="1") as (fresh, _):
+        with arena.turn(name), gateway(arena, WEIR_COMPILED="0") as (fresh, _):
             closed.run(fresh, seconds=1, connections=self.connections)
             return closed.run(fresh, seconds=self.seconds, connections=self.connections).values()
