@@ -1,4 +1,4 @@
-"""One request of a caller and its answer, as uvicorn's protocol drives it: uvicorn's own RequestResponseCycle, made lighter.
+"""One request of a caller and its answer, as the listener drives it: uvicorn's own RequestResponseCycle, made lighter.
 
 Three things differ (docs/performance.md). The head of an answer is not written by itself but with what follows it: one
 system call and one packet less. A body that came whole with its head is taken without waiting. And whoever serves can be
@@ -19,7 +19,7 @@ _FAILED: Final = b"Internal Server Error"
 
 
 class Cycle:
-    """`scope["extensions"]["weir.cycle"]`; the attributes without an underscore are those that uvicorn's protocol uses."""
+    """`scope["extensions"]["weir.cycle"]`; the attributes without an underscore are those that the listener uses."""
 
     __slots__ = (
         "_chunked", "_head", "_left_to_send", "_on_left", "_started", "_tasks", "_transport", "_waits_for_100", "body",
@@ -212,4 +212,4 @@ class Cycle:
 
 
 def _nothing() -> None:
-    """In place of the protocol's method."""
+    """In place of the listener's method."""

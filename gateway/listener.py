@@ -1,26 +1,32 @@
-"""uvicorn's HTTP protocol with a lighter cycle, and the bounds that it lacks: how long a request's head may take and be.
+"""HTTP/1.1 with a caller: httptools' grammar, connections as uvicorn's server makes and ends them, and bounds of our own.
 
+It is uvicorn's httptools protocol, made lighter, with what that lacks: how long a request's head may take and be.
 httptools is strict about framing (wire.md section 6), but neither it nor uvicorn minds a head that never ends: a caller
 who sends a byte a minute would keep a connection for ever. Bodies have a deadline of their own (intake.py).
 """
 
 import asyncio
+from collections import deque
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
+from gateway import upgrade
 from gateway.cycle import Cycle
 from gateway.flow import Flow
+from ledger import log
 
 HEAD_WITHIN_S = 15.0
 MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 200
-_INVALID: Final = "Invalid HTTP request received."
+HIGH_WATER: Final = 64 * 1024
+"""Bytes of a body that nobody takes before its caller is not read any more."""
+
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+_INVALID: Final = b"Invalid HTTP request received."
 _TOO_LARGE: Final = b"The request's head is too large."
 _TOO_SLOW: Final = b"The request's head did not arrive in time."
 
@@ -36,52 +42,86 @@ class _TooManyHeaders(Exception):
     """Raised into the parser, which answers 400 and closes."""
 
 
-class Listener(HttpToolsProtocol):
-    """One connection of a caller."""
+class Listener(asyncio.Protocol):
+    """One connection of a caller. What uvicorn's server calls has its names: the parameters, and `shutdown`."""
 
-    # Beside uvicorn's 28 attributes: with more than 30 each connection would have a dictionary of its own.
-    __slots__ = ("_head_bytes", "_head_timer", "_idle_since", "_idle_timer", "_in_head", "_serving")
+    __slots__ = (
+        "_app", "_app_state", "_client", "_config", "_cycle", "_expects_100", "_flow", "_head_bytes", "_head_timer",
+        "_headers", "_idle_since", "_idle_timer", "_in_head", "_kept_s", "_loop", "_parser", "_pipeline", "_scheme",
+        "_server", "_server_state", "_serving", "_transport", "_url",
+    )  # fmt: skip
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        self._config = config
+        self._app = config.loaded_app
+        self._app_state = app_state
+        self._server_state = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._kept_s: float = config.timeout_keep_alive
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # So that what comes behind `Connection: close` does not cost the request before it its answer.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._transport: Any = None
+        self._flow: Flow | None = None
+        self._server: Any = None
+        self._client: Any = None
+        self._scheme = "http"
+        self._pipeline: deque[Cycle] = deque()
+        self._serving: list[Cycle] = []
+        self._cycle: Cycle | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects_100 = False
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None  # when the last answer ended, if nothing has come since
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._serving: list[Cycle] = []
+
+    # asyncio's side.
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.flow = cast("Any", Flow(transport))
+        self._server_state.connections.add(self)
+        self._transport = transport
+        self._flow = Flow(transport)
+        self._server = get_local_addr(transport)
+        self._client = get_remote_addr(transport)
+        self._scheme = "https" if is_ssl(transport) else "http"
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._server_state.connections.discard(self)
         self._forget_head()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        super().connection_lost(exc)
         for cycle in self._serving:
             if not cycle.response_complete:
                 cycle.leave()
         self._serving.clear()
+        if self._flow is not None:
+            self._flow.resume_writing()
+        if exc is None:
+            self._transport.close()
+        self._parser = None  # whose callbacks are a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's; a head that came whole, which nearly all do, costs two comparisons more."""
+        """A head that came whole, which nearly all do, costs two comparisons more."""
         self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.logger.warning(_INVALID)
-            self.send_400_response(_INVALID)
+            log.get().warning("invalid_request")
+            self._refuse(b"400 Bad Request", _INVALID)
         except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
-                self._unsupported_upgrade_warning()
+            if self._is_websocket():
+                self._server_state.connections.discard(self)
+                method = self._parser.get_method()
+                upgrade.hand_over(
+                    self._config, self._server_state, self._app_state, self._transport, method, self._url, self._headers
+                )
         if not self._in_head:
             if self._head_timer is not None:
                 self._forget_head()
@@ -90,117 +130,143 @@ class Listener(HttpToolsProtocol):
         elif self._head_timer is None:
             self._await_head()
 
+    def eof_received(self) -> None:
+        """Closes, by returning nothing."""
+
+    def pause_writing(self) -> None:
+        if self._flow is not None:
+            self._flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._flow is not None:
+            self._flow.resume_writing()
+
+    # uvicorn's side.
+
+    def shutdown(self) -> None:
+        """The server ends: at once, or with the answer that is being given."""
+        if self._cycle is None or self._cycle.response_complete:
+            self._transport.close()
+        else:
+            self._cycle.keep_alive = False
+
+    # httptools' side.
+
     def on_message_begin(self) -> None:
         self._in_head = True
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers = []
+        self._url = b""
+        self._expects_100 = False
+        self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        self.url = self.url + url  # mypyc has no `+=` for an attribute of a class that it did not compile
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's. Trailers come this way too, after the body."""
-        headers = self.headers
+        """Trailers come this way too, after the body."""
+        headers = self._headers
         if len(headers) >= MAX_HEADERS:
             raise _TooManyHeaders
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+            self._expects_100 = True
         headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's, without what Weir does not use: root paths, and a bound on connections."""
         self._in_head = False
         self._head_bytes = 0
-        parser = self.parser
+        parser, flow = self._parser, self._flow
+        assert flow is not None
+        if parser.should_upgrade() and self._is_websocket():
+            return
         version = parser.get_http_version()
-        raw_path, path, query = _parts(self.url)
-        scope = {
+        raw_path, path, query = _parts(self._url)
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
             "method": parser.get_method().decode("ascii"),
             "root_path": "",
             "path": path,
             "raw_path": raw_path,
             "query_string": query,
             # Trailers are appended to this list, and a short request is read to its end before the application sees it.
-            "headers": self.headers.copy(),
-            "state": self.app_state.copy(),
+            "headers": self._headers.copy(),
+            "state": self._app_state.copy(),
         }
-        self.scope = cast("Any", scope)
-        if parser.should_upgrade() and self._should_upgrade():
-            return
-        before: Any = self.cycle
-        cycle = Cycle(
+        before = self._cycle
+        cycle = self._cycle = Cycle(
             scope,
-            self.transport,
-            cast("Flow", self.flow),
+            self._transport,
+            flow,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
-            expects_100=self.expect_100_continue,
-            on_response=self.on_response_complete,
+            expects_100=self._expects_100,
+            on_response=self._answered,
         )
         scope["extensions"] = {"weir.cycle": cycle}
-        self.cycle = cast("Any", cycle)
         if before is None or before.response_complete:
             self._serving = [cycle]
-            self._start_asgi_task(self.cycle, self.app)
+            cycle.start(self._app, self._loop, self._server_state.tasks)
         else:  # the caller pipelines
             self._serving = [each for each in self._serving if not each.response_complete]
             self._serving.append(cycle)
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            flow.pause_reading()
+            self._pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        cycle: Any = self.cycle
-        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+        cycle, flow = self._cycle, self._flow
+        if cycle is None or flow is None or cycle.response_complete or self._hands_over():
             return
         cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
+        if len(cycle.body) > HIGH_WATER:
+            flow.pause_reading()
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        cycle: Any = self.cycle
-        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+        cycle = self._cycle
+        if cycle is None or cycle.response_complete or self._hands_over():
             return
         cycle.more_body = False
         cycle.message_event.set()
 
-    def on_response_complete(self) -> None:
-        """As uvicorn's, but that the timer of an idle connection is not set anew for each answer: it looks when it rings."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._ring)
+    # Our side.
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """As uvicorn's; a shutdown waits for its tasks."""
-        cycle.start(app, self.loop, self.tasks)
+    def _hands_over(self) -> bool:
+        """Whether what comes is for another protocol, and no cycle's."""
+        return bool(self._parser.should_upgrade()) and self._is_websocket()
+
+    def _is_websocket(self) -> bool:
+        return self._config.ws_protocol_class is not None and upgrade.asked_for(self._headers) == b"websocket"
+
+    def _answered(self) -> None:
+        """The timer of an idle connection is not set anew for each answer: it looks when it rings."""
+        self._server_state.total_requests += 1
+        flow = self._flow
+        if flow is None or self._transport.is_closing():
+            return
+        flow.resume_reading()
+        if self._pipeline:
+            self._pipeline.popleft().start(self._app, self._loop, self._server_state.tasks)
+            return
+        self._idle_since = self._loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._kept_s, self._ring)
 
     def _ring(self) -> None:
         """Whether the connection has been idle for too long; if it is in use, its next answer sets the timer again."""
         self._idle_timer = None
         if self._idle_since is None:
             return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left <= 0:
-            self.timeout_keep_alive_handler()
-        else:
-            self._idle_timer = self.loop.call_later(left, self._ring)
+        left = self._idle_since + self._kept_s - self._loop.time()
+        if left > 0:
+            self._idle_timer = self._loop.call_later(left, self._ring)
+        elif not self._transport.is_closing():
+            self._transport.close()
 
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._refuse, b"408 Request Timeout", _TOO_SLOW)
+        self._head_timer = self._loop.call_later(HEAD_WITHIN_S, self._refuse, b"408 Request Timeout", _TOO_SLOW)
 
     def _forget_head(self) -> None:
         if self._head_timer is not None:
@@ -210,10 +276,10 @@ class Listener(HttpToolsProtocol):
     def _refuse(self, status: bytes, message: bytes) -> None:
         """In no dialect: without a head there is no telling whose it is."""
         self._forget_head()
-        if self.transport.is_closing():
+        if self._transport.is_closing():
             return
         head = (
             b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head % (status, len(message)) + message)
-        self.transport.close()
+        self._transport.write(head % (status, len(message)) + message)
+        self._transport.close()
