@@ -16,7 +16,7 @@ setup: $(VENV)/.run ## install Weir, and the servers that it starts, into .venv
 
 setup-dev: $(VENV)/.dev $(VENV)/clients/.done ## the same, and what the tests and checks need
 
-compiled: $(VENV)/.dev ## compile the request path: a third less CPU a request; needs a C compiler
+compiled: $(VENV)/.dev ## compile the request path: 30 % less CPU a request; needs a C compiler
 	@sh requirements/compiler.sh $(BIN)/python
 	@$(BIN)/python -m native
 
