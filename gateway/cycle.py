@@ -200,7 +200,9 @@ class Cycle:
         if not more:
             self.response_complete = True
             self.message_event.set()
-            if not self.keep_alive:
+            if not self.keep_alive and self.more_body:
+                self.flow.linger()
+            elif not self.keep_alive:
                 self._transport.close()
             self.on_response()
 

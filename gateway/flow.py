@@ -2,6 +2,8 @@
 
 import asyncio
 
+LINGER_S = 5.0
+
 
 class Signal:
     """An event that one task waits for at a time."""
@@ -35,11 +37,13 @@ class Signal:
 class Flow:
     """What uvicorn's FlowControl does: whether a connection is read, and whether the caller has room for more."""
 
-    __slots__ = ("_transport", "_writable", "read_paused", "write_paused")
+    __slots__ = ("_lingers", "_transport", "_writable", "lingering", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._writable = Signal()
+        self._lingers: asyncio.TimerHandle | None = None
+        self.lingering = False
         self.read_paused = False
         self.write_paused = False
 
@@ -65,3 +69,22 @@ class Flow:
     def resume_writing(self) -> None:
         self.write_paused = False
         self._writable.set()
+
+    def linger(self) -> None:
+        """Say no more, and close when the caller has, or a while later; what still comes is to be passed over.
+
+        With bytes unread a close is a reset, which takes the answer from a caller who has not read it yet (RFC 9112 9.6).
+        """
+        if self.lingering or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self.lingering = True
+        self._lingers = asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+        self._transport.write_eof()
+        self.resume_reading()
+
+    def lost(self) -> None:
+        """The connection is gone; who waits for room need not."""
+        if self._lingers is not None:
+            self._lingers.cancel()
+        self.resume_writing()

@@ -100,13 +100,16 @@ class Listener(asyncio.Protocol):
                 cycle.leave()
         self._serving.clear()
         if self._flow is not None:
-            self._flow.resume_writing()
+            self._flow.lost()
         if exc is None:
             self._transport.close()
         self._parser = None  # whose callbacks are a reference cycle
 
     def data_received(self, data: bytes) -> None:
         """A head that came whole, which nearly all do, costs two comparisons more."""
+        flow = self._flow
+        if flow is None or flow.lingering:
+            return
         self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
@@ -244,7 +247,7 @@ class Listener(asyncio.Protocol):
         """The timer of an idle connection is not set anew for each answer: it looks when it rings."""
         self._server_state.total_requests += 1
         flow = self._flow
-        if flow is None or self._transport.is_closing():
+        if flow is None or flow.lingering or self._transport.is_closing():
             return
         flow.resume_reading()
         if self._pipeline:
@@ -276,10 +279,10 @@ class Listener(asyncio.Protocol):
     def _refuse(self, status: bytes, message: bytes) -> None:
         """In no dialect: without a head there is no telling whose it is."""
         self._forget_head()
-        if self._transport.is_closing():
+        if self._flow is None or self._transport.is_closing():
             return
         head = (
             b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         )
         self._transport.write(head % (status, len(message)) + message)
-        self._transport.close()
+        self._flow.linger()

@@ -7,6 +7,8 @@ nothing behind it can be taken for a second request.
 import asyncio
 import contextlib
 import json
+import select
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import uvicorn
 
 from bench.provider import Behaviour, ScriptedProvider
-from gateway import intake, listener
+from gateway import flow, intake, listener
 from gateway.intake import Intake
 from gateway.listener import Listener
 from gateway.refusals import Code, Refusal
@@ -255,6 +257,40 @@ async def test_a_head_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None
         assert statuses(await raw(address, start + many + b"\r\n")) == [400]
         chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
         assert 200 not in statuses(await raw(address, chunked + many + b"\r\n"))
+
+
+async def test_a_refusal_reaches_a_caller_who_is_still_sending(stack: Stack) -> None:
+    """To close with bytes unread would reset the connection, and take the answer from a caller who has not read it yet."""
+    fields = b"Host: weir\r\nConnection: close\r\nAuthorization: Bearer nobody\r\nContent-Length: 3000000\r\n\r\n"
+
+    def ask() -> bytes:
+        host, port = stack.gateway.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as caller:
+            caller.sendall(CHAT + fields)
+            assert select.select([caller], [], [], 20)[0]
+            for _ in range(30):
+                caller.sendall(b"x" * 100_000)
+            return b"".join(iter(lambda: caller.recv(65_536), b""))
+
+    assert statuses(await asyncio.to_thread(ask)) == [401]
+
+
+async def test_a_caller_who_sends_on_and_on_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LINGER_S", 0.3)
+    async with listening(monkeypatch) as address:
+        host, port = address.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"no request\r\n\r\n")
+        assert statuses(await asyncio.wait_for(reader.read(), 20)) == [400]
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 400:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+                sent += 1
+        writer.transport.abort()
+        assert 5 < sent < 400, "the connection is kept for a while, and not for ever"
 
 
 @pytest.mark.wire("6.9")
