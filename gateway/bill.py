@@ -55,13 +55,13 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
         elif not end.whole and as_count(usage, "output") < seen:  # what was reported was of the beginning
             usage, estimated = {**usage, "output": seen}, True
     ended = time.perf_counter()
-    place, admitted = ticket.place, ticket.admitted
+    admitted = ticket.admitted
     _observe_request(ended - end.began)
     if end.first_byte is not None:
         _observe_ttft(end.first_byte - end.began)
     return Settlement(
         ticket.rid,
-        *place,
+        *ticket.place,
         cost_nanos=0 if void else ticket.cost(usage),
         tokens=None if void else _total(usage),
         admitted_us=admitted.at_us,

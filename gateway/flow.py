@@ -75,7 +75,7 @@ class Flow:
 
         With bytes unread a close is a reset, which takes the answer from a caller who has not read it yet (RFC 9112 9.6).
         """
-        if self.lingering or not self._transport.can_write_eof():
+        if self._transport.is_closing() or not self._transport.can_write_eof():
             self._transport.close()
             return
         self.lingering = True

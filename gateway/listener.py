@@ -125,7 +125,7 @@ class Listener(asyncio.Protocol):
                 upgrade.hand_over(
                     self._config, self._server_state, self._app_state, self._transport, method, self._url, self._headers
                 )
-        if not self._in_head:
+        if not self._in_head or flow.lingering:
             if self._head_timer is not None:
                 self._forget_head()
         elif self._head_bytes > MAX_HEAD:
@@ -279,10 +279,14 @@ class Listener(asyncio.Protocol):
     def _refuse(self, status: bytes, message: bytes) -> None:
         """In no dialect: without a head there is no telling whose it is."""
         self._forget_head()
-        if self._flow is None or self._transport.is_closing():
+        flow = self._flow
+        if flow is None or flow.lingering or self._transport.is_closing():
             return
         head = (
             b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         )
         self._transport.write(head % (status, len(message)) + message)
-        self._flow.linger()
+        if self._cycle is None or self._cycle.response_complete:
+            flow.linger()
+        else:  # its answer has no place behind this one: whoever serves is told
+            self._transport.close()

@@ -23,7 +23,7 @@ from ledger import compiled
 PACKAGES = ("admin_api", "bench", "gateway", "ledger", "native", "weir")
 CALLERS = 16
 _EACH = 200
-_STREAMED = 4  # every so manieth
+_STREAMED = 4  # one of so many
 _STARTS_WITHIN_S = 120.0
 _ENDS_WITHIN_S = 60.0
 _WAITS_S = 60.0

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ledger import compiled
-from native import modules
-from native.__main__ import CannotCompileError
+from native import modules, training
+from native.__main__ import LEARNED, CannotCompileError, learn
 from native.__main__ import run as run_compiler
+from native.training import CannotTrainError
 
 WHERE = "import ledger.holds; print(ledger.holds.__file__)"
 
@@ -145,6 +146,40 @@ def test_no_final_name_is_taken_for_one_that_was_not_set() -> None:
 )
 def test_which_final_names_those_are(code: str, lines: list[int]) -> None:
     assert modules.unset_lines(ast.parse(code)) == lines
+
+
+@pytest.mark.parametrize(
+    ("written", "error", "said"),
+    [
+        (True, None, ""),
+        (False, None, "no process wrote down what it counted"),
+        (True, CannotTrainError("the demo did not start: no"), "the demo did not start: no"),
+    ],
+)
+def test_without_training_it_is_compiled_all_the_same(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    written: bool,
+    error: Exception | None,
+    said: str,
+) -> None:
+    def trained(_source: Path) -> None:
+        if written:
+            (tmp_path / "o").mkdir()
+            (tmp_path / "o" / "weir.0.gcda").touch()
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(training, "train", trained)
+    assert learn(tmp_path, []) == (() if said else LEARNED)
+    err = capsys.readouterr().err
+    assert err == (f"weir: compiled without knowing what happens often: {said}\n" if said else "")
+
+
+def test_another_compiler_is_not_asked_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "echo")
+    assert learn(tmp_path, []) == ()
 
 
 def test_a_compiler_that_is_not_there_is_one_readable_line() -> None:

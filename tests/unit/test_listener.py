@@ -63,7 +63,7 @@ class Clock:
 class Caller:
     """One connection to an application that answers when it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Line | None = None) -> None:
         self.clock = Clock()
         self.may_answer = asyncio.Semaphore(100)
         self.state = ServerState()
@@ -72,7 +72,7 @@ class Caller:
         )
         config.load()
         self.listener = Listener(config, self.state, {}, _loop=self.clock)
-        self.transport = Line()
+        self.transport = transport or Line()
         self.listener.connection_made(self.transport)
 
     async def answer(self, _scope: Any, receive: Any, send: Any) -> None:
@@ -156,3 +156,37 @@ async def test_a_lost_connection_leaves_no_timer(caller: Caller) -> None:
     await caller.asks()
     caller.listener.connection_lost(None)
     assert not caller.clock.waiting
+
+
+class HalfOpen(Line):
+    """One that can end its own side first, as TCP's does."""
+
+    ended = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+
+async def test_a_refusal_is_said_once_and_then_nothing_is_read() -> None:
+    caller = Caller(transport := HalfOpen())
+    caller.listener.data_received(b"no request" + b"x" * 66_000)  # which is also too large
+    caller.listener.data_received(REQUEST)
+    assert [piece[:12] for piece in transport.written] == [b"HTTP/1.1 400"]
+    assert (transport.ended, transport.closed, caller.state.tasks) == (True, False, set())
+    assert not caller.clock.waiting, "a lingering connection has no head to wait for"
+    caller.listener.connection_lost(None)
+
+
+async def test_a_refusal_behind_a_request_under_way_ends_the_connection() -> None:
+    """So that whoever serves it hears at once that nobody will have its answer."""
+    caller = Caller(transport := HalfOpen())
+    caller.may_answer = asyncio.Semaphore(0)
+    caller.listener.data_received(REQUEST + b"no request")
+    assert [piece[:12] for piece in transport.written] == [b"HTTP/1.1 400"]
+    assert (transport.ended, transport.closed) == (False, True)
+    caller.listener.connection_lost(None)
+    for task in caller.state.tasks:
+        task.cancel()
