@@ -1,4 +1,4 @@
-"""A caller's connection: it is closed when it has been idle for so long, and at no other time."""
+"""A caller's connection: when it is closed, when it is not read, whom it serves next, and who hears that it is lost."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.listener import Listener
+from gateway.listener import HIGH_WATER, Listener
 from tests.unit.test_cycle import Transport
 
 KEPT_S = 75
@@ -18,10 +18,13 @@ REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
 class Line(Transport):
     """Its reading may be paused, as it is while callers pipeline."""
 
-    def pause_reading(self) -> None:
-        pass
+    read = True
 
-    resume_reading = pause_reading
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
 
 
 class Timer:
@@ -61,7 +64,7 @@ class Clock:
 
 
 class Caller:
-    """One connection to an application that answers when it may."""
+    """One connection to an application that answers when it may, with the path it was asked for."""
 
     def __init__(self, transport: Line | None = None) -> None:
         self.clock = Clock()
@@ -75,11 +78,12 @@ class Caller:
         self.transport = transport or Line()
         self.listener.connection_made(self.transport)
 
-    async def answer(self, _scope: Any, receive: Any, send: Any) -> None:
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await self.may_answer.acquire()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body: bytes = scope["raw_path"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
 
     async def asks(self) -> None:
         self.listener.data_received(REQUEST)
@@ -89,6 +93,10 @@ class Caller:
             await asyncio.gather(*tasks)
             assert not self.state.tasks, "a shutdown would wait for it"
             assert self.transport.written[-1].startswith(b"HTTP/1.1 200")
+
+
+def request(path: bytes) -> bytes:
+    return REQUEST.replace(b" / ", b" %b " % path)
 
 
 def closes_in_its_time(caller: Caller) -> None:
@@ -150,6 +158,78 @@ async def test_what_follows_in_the_pipeline_is_served_before_it_is_idle(caller: 
     assert [piece[:12] for piece in caller.transport.written] == [b"HTTP/1.1 200"] * 2
     caller.clock.passes(KEPT_S)
     assert caller.transport.closed
+
+
+async def test_a_pipeline_is_served_in_its_order(caller: Caller) -> None:
+    """Whoever sent them tells the answers apart by nothing else."""
+    paths = [b"/1", b"/2", b"/3", b"/4"]
+    caller.listener.data_received(b"".join(request(path) for path in paths))
+    assert not caller.transport.read, "whoever does not wait for answers is not read on"
+    while caller.state.tasks:
+        await asyncio.gather(*caller.state.tasks)
+    assert caller.transport.read
+    assert [piece.rpartition(b"\r\n\r\n")[2] for piece in caller.transport.written] == paths
+
+
+async def test_a_body_that_nobody_takes_is_not_read_on(caller: Caller) -> None:
+    caller.may_answer = asyncio.Semaphore(0)
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (HIGH_WATER + 2)
+    caller.listener.data_received(head + bytes(HIGH_WATER))
+    assert caller.transport.read
+    caller.listener.data_received(b"1")
+    assert not caller.transport.read
+    await asyncio.sleep(0)  # now it is taken, and the answer is yet to come
+    assert (caller.transport.read, caller.transport.written) == (True, [])
+    caller.listener.data_received(b"2")
+    caller.may_answer.release()
+    await asyncio.gather(*caller.state.tasks)
+    assert caller.transport.written[0].startswith(b"HTTP/1.1 200")
+
+
+async def test_a_shutdown_closes_an_idle_connection_at_once(caller: Caller) -> None:
+    await caller.asks()
+    caller.listener.shutdown()
+    assert caller.transport.closed
+
+
+async def test_a_shutdown_lets_answers_end_and_keeps_no_connection(caller: Caller) -> None:
+    caller.may_answer = asyncio.Semaphore(0)
+    caller.listener.data_received(request(b"/1") + request(b"/2"))
+    caller.listener.shutdown()
+    assert not caller.transport.closed
+    for _ in range(2):
+        caller.may_answer.release()
+        await asyncio.gather(*caller.state.tasks)
+    first, last = caller.transport.written
+    assert (b"connection: close" in first, b"connection: close" in last) == (False, True)
+    assert caller.transport.closed
+
+
+class Attentive(Caller):
+    """Its application answers `/`; of anything else it waits to hear that the caller has left."""
+
+    waits = False
+
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            await super().answer(scope, receive, send)
+            return
+        await receive()
+        self.waits = True
+        self.heard = await receive()
+
+
+@pytest.mark.parametrize("before", [b"", REQUEST], ids=["alone", "in a pipeline"])
+async def test_whoever_serves_hears_that_the_caller_has_left(before: bytes) -> None:
+    caller = Attentive()
+    caller.listener.data_received(before + request(b"/waits") + request(b"/behind"))
+    while not caller.waits:
+        await asyncio.sleep(0)
+    caller.listener.connection_lost(None)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*caller.state.tasks)
+    assert caller.heard == {"type": "http.disconnect"}
+    assert not caller.state.tasks, "what is behind it has nobody to be served for"
 
 
 async def test_a_lost_connection_leaves_no_timer(caller: Caller) -> None:

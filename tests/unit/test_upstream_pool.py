@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 
+import httpx2
 import pytest
 
 from gateway.upstream.connection import Connection, Exchange
@@ -78,3 +79,15 @@ async def test_a_caller_that_leaves_with_a_connection_in_its_hands(dies: bool) -
     assert pool.counts == {"busy": 0, "idle": int(not dies), "waiting": 0, "open": int(not dies)}
     pool.close()
     assert pool.counts == {"busy": 0, "idle": 0, "waiting": 0, "open": 0}
+
+
+async def test_a_caller_waits_for_its_turn_no_longer_than_it_may() -> None:
+    """And what comes free afterwards is not given to it."""
+    pool, connection = by_hand(Clogged(0))
+    async with asyncio.timeout(5):
+        with pytest.raises(httpx2.PoolTimeout, match="in time"):
+            await pool.acquire(Timeouts(pool=0.001))
+    assert pool.counts == {"busy": 1, "idle": 0, "waiting": 0, "open": 1}
+    pool.give_back(connection)
+    assert pool.counts == {"busy": 0, "idle": 1, "waiting": 0, "open": 1}
+    pool.close()
