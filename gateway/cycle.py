@@ -100,6 +100,11 @@ class Cycle:
         if self._on_left is not None:
             self._on_left()
 
+    @property
+    def answering(self) -> bool:
+        """Whether an answer has begun and not ended."""
+        return self._started and not self.response_complete
+
     # ASGI.
 
     def start(self, app: Any, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:

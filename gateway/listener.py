@@ -29,6 +29,10 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _INVALID: Final = b"Invalid HTTP request received."
 _TOO_LARGE: Final = b"The request's head is too large."
 _TOO_SLOW: Final = b"The request's head did not arrive in time."
+_NO_HANDSHAKE: Final = b"This is no handshake for a WebSocket."
+_UNTIMELY: Final = (
+    b"Another protocol is asked for by itself, when the answers before it have ended; CONNECT is not served."
+)
 
 
 @lru_cache(maxsize=1024)
@@ -58,9 +62,7 @@ class Listener(asyncio.Protocol):
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._kept_s: float = config.timeout_keep_alive
-        self._parser: Any = httptools.HttpRequestParser(self)
-        # So that what comes behind `Connection: close` does not cost the request before it its answer.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser: Any = self._new_parser()
         self._transport: Any = None
         self._flow: Flow | None = None
         self._server: Any = None
@@ -118,13 +120,9 @@ class Listener(asyncio.Protocol):
         except httptools.HttpParserError:
             log.get().warning("invalid_request")
             self._refuse(b"400 Bad Request", _INVALID)
-        except httptools.HttpParserUpgrade:
-            if self._is_websocket():
-                self._server_state.connections.discard(self)
-                method = self._parser.get_method()
-                upgrade.hand_over(
-                    self._config, self._server_state, self._app_state, self._transport, method, self._url, self._headers
-                )
+        except httptools.HttpParserUpgrade as asked:
+            self._upgrade(data[asked.args[0] :])
+            return
         if not self._in_head or flow.lingering:
             if self._head_timer is not None:
                 self._forget_head()
@@ -179,7 +177,7 @@ class Listener(asyncio.Protocol):
         self._head_bytes = 0
         parser, flow = self._parser, self._flow
         assert flow is not None
-        if parser.should_upgrade() and self._is_websocket():
+        if parser.should_upgrade():
             return
         version = parser.get_http_version()
         raw_path, path, query = _parts(self._url)
@@ -220,7 +218,7 @@ class Listener(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         cycle, flow = self._cycle, self._flow
-        if cycle is None or flow is None or cycle.response_complete or self._hands_over():
+        if cycle is None or flow is None or cycle.response_complete:
             return
         cycle.body += body
         if len(cycle.body) > HIGH_WATER:
@@ -229,19 +227,40 @@ class Listener(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         cycle = self._cycle
-        if cycle is None or cycle.response_complete or self._hands_over():
+        if cycle is None or cycle.response_complete:
             return
         cycle.more_body = False
         cycle.message_event.set()
 
     # Our side.
 
-    def _hands_over(self) -> bool:
-        """Whether what comes is for another protocol, and no cycle's."""
-        return bool(self._parser.should_upgrade()) and self._is_websocket()
+    def _new_parser(self) -> Any:
+        parser: Any = httptools.HttpRequestParser(self)
+        # So that what comes behind `Connection: close` does not cost the request before it its answer.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
-    def _is_websocket(self) -> bool:
-        return self._config.ws_protocol_class is not None and upgrade.asked_for(self._headers) == b"websocket"
+    def _upgrade(self, rest: bytes) -> None:
+        """A head has come that asks for another protocol, and `rest` behind it; the parser takes the head for all of it.
+
+        A WebSocket is handed over. Any other protocol is ignored (RFC 9110 7.8), and the request is one like any other: a
+        parser that is not told of the wish reads it again, or its body would be lost, or be taken for the next request.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT" or (self._cycle is not None and not self._cycle.response_complete):
+            self._refuse(b"400 Bad Request", _UNTIMELY)
+        elif self._config.ws_protocol_class is None or upgrade.asked_for(self._headers) != b"websocket":
+            self._parser, version = self._new_parser(), self._parser.get_http_version()
+            self.data_received(upgrade.head(method, self._url, version, self._headers, but=b"upgrade") + rest)
+        else:
+            self._hand_over(upgrade.head(method, self._url, self._parser.get_http_version(), self._headers) + rest)
+
+    def _hand_over(self, data: bytes) -> None:
+        if upgrade.hand_over(self._config, self._server_state, self._app_state, self._transport, data):
+            self._forget_head()
+            self._server_state.connections.discard(self)
+        else:
+            self._refuse(b"400 Bad Request", _NO_HANDSHAKE)
 
     def _answered(self) -> None:
         """The timer of an idle connection is not set anew for each answer: it looks when it rings."""
@@ -282,11 +301,13 @@ class Listener(asyncio.Protocol):
         flow = self._flow
         if flow is None or flow.lingering or self._transport.is_closing():
             return
-        head = (
-            b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        )
-        self._transport.write(head % (status, len(message)) + message)
-        if self._cycle is None or self._cycle.response_complete:
+        cycle = self._cycle
+        if cycle is None or not cycle.answering:  # else it would be read as a part of the answer that is being given
+            head = b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+            self._transport.write(head % (status, len(message)) + b"connection: close\r\n\r\n" + message)
+        if cycle is None or cycle.response_complete:
             flow.linger()
+        elif flow.write_paused:  # nobody reads, and a close would wait until somebody did
+            self._transport.abort()
         else:  # its answer has no place behind this one: whoever serves is told
             self._transport.close()
