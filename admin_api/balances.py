@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_api.fields import money_pair
-from ledger import keyspace, reopen
+from ledger import balances, keyspace, reopen
 from ledger.cold import Document
 from ledger.hot import Fenced
 from ledger.link import Caller
@@ -50,15 +50,20 @@ async def read(redis: Caller, accounts: Sequence[Document]) -> list[Balance]:
     for key, (server, state) in zip(keys, metas, strict=True):
         if state != b"open" or (server or b"").decode() != servers.get(redis.server_of(key)):
             raise Fenced
-    return [Balance(*(int(value or 0) for value in row)) for row in rows]
+    return [_balance(*row) for row in rows]
 
 
 async def of(redis: Caller, account: Document) -> Balance:
-    (balance,) = await read(redis, [account])
-    return balance
+    (found,) = await read(redis, [account])
+    return found
 
 
-_FIELDS = ("credited", "spent", "held", "avail", "live", "grant")
+_FIELDS = ("credited", "spent", balances.FIELD, "grant")
+
+
+def _balance(credited: bytes | None, spent: bytes | None, record: bytes | None, grant: bytes | None) -> Balance:
+    has = balances.Balance.read(record)
+    return Balance(int(credited or 0), int(spent or 0), has.held_nanos, has.available_nanos, has.live, int(grant or 0))
 
 
 def _key(account: Document) -> str:

@@ -12,7 +12,7 @@ from gateway.catalogues import Catalogues, Opened, Snapshot, Snapshots, opens, v
 from gateway.refusals import Code, Refusal, invalid_key, suspended, unavailable
 from gateway.tickets import Ticket, Wish, standin
 from gateway.upstream.quota import Tokens
-from ledger import common_metrics, facts, hot, keys, keyspace, tally
+from ledger import balances, common_metrics, facts, hot, keys, keyspace, tally
 from ledger.catalogue import Model
 from ledger.facts import Facts
 from ledger.hot import Admitted, Fenced, Offer, Place, Refused
@@ -246,7 +246,8 @@ def _keep(snapshot: Snapshot, model: Model, input_estimate: int) -> Any:
 
 async def balance(redis: Caller, place: Place) -> Sequence[int]:
     """credited, spent, held and available of an account, in nano-USD."""
-    names = ("credited", "spent", "held", "avail")
-    row = await redis.command("HMGET", keyspace.account(place.partition, place.account), *names)
+    key = keyspace.account(place.partition, place.account)
+    credited, spent, record = await redis.command("HMGET", key, "credited", "spent", balances.FIELD)
     await asyncio.sleep(0)
-    return [int(value or 0) for value in row]
+    has = balances.Balance.read(record)
+    return [int(credited or 0), int(spent or 0), has.held_nanos, has.available_nanos]

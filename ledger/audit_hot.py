@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from ledger import debits, events, holds, keyspace
+from ledger import balances, debits, events, holds, keyspace
+from ledger.balances import Balance
 from ledger.cold import ColdBook, Document
 from ledger.link import Caller
 from ledger.postings import is_debit
@@ -43,13 +44,13 @@ class Waiting(msgspec.Struct):
 async def sides(redis: Caller, partition: str, accounts: list[str]) -> dict[str, Side]:
     """Each account's totals, and its holds one by one."""
     found = {account: Side() for account in accounts}
-    names = ("avail", "held", "credited", "spent", "live")
+    names = ("credited", "spent", balances.FIELD)
     for start in range(0, len(accounts), _PAGE):
         some = accounts[start : start + _PAGE]
         rows = await asyncio.gather(*(redis.command("HMGET", keyspace.account(partition, a), *names) for a in some))
-        for account, row in zip(some, rows, strict=True):
-            for name, value in zip(names, row, strict=True):
-                setattr(found[account], name, int(value or 0))
+        for account, (credited, spent, record) in zip(some, rows, strict=True):
+            has = Balance.read(record)
+            found[account] = Side(has.available_nanos, has.held_nanos, int(credited or 0), int(spent or 0), has.live)
     rids = [rid.decode() for rid in await redis.command("ZRANGE", keyspace.due(partition), 0, -1)]
     for start in range(0, len(rids), _PAGE):
         some = rids[start : start + _PAGE]

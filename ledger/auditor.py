@@ -13,7 +13,8 @@ from bson.int64 import Int64
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from ledger import keyspace, log, metrics, rebuild, reopen, sequence
+from ledger import balances, keyspace, log, metrics, rebuild, reopen, sequence
+from ledger.balances import Balance
 from ledger.cold import DUPLICATE_KEY, ColdBook, Document
 from ledger.link import Caller
 from ledger.postings import Posting
@@ -155,8 +156,9 @@ class Auditor:
             )
             point = Point(int(meta[0] or 0), int(meta[1] or 0))
             for account, row in zip(some, found, strict=True):
-                avail, credited, spent, held, grant = (int(value or 0) for value in row)
-                off = abs(credited - spent - held - avail) + max(-avail, 0)
+                credited, spent, grant = (int(value or 0) for value in row[:3])
+                has = Balance.read(row[3])
+                off = abs(credited - spent - has.held_nanos - has.available_nanos) + max(-has.available_nanos, 0)
                 document = credits_.get(account)
                 if document is not None and document["grant_number"] == grant:
                     off += abs(int(document["credited_nanos"]) - credited)
@@ -179,7 +181,7 @@ class Auditor:
         return 0  # too busy to tell; the next round looks again
 
 
-_FIELDS = ("avail", "credited", "spent", "held", "grant")
+_FIELDS = ("credited", "spent", "grant", balances.FIELD)
 _CREDITED = {"credited_nanos": 1, "grant_number": 1}
 
 

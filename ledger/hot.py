@@ -4,6 +4,7 @@ Each raises Fenced when this server may not serve the partition (yet), and Store
 after the latter the call may or may not have happened, and asking again with the same id is safe.
 """
 
+import struct
 from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,18 +15,30 @@ from ledger import common_metrics, keyspace
 from ledger.frozen import Frozen
 from ledger.link import Arg, Caller, Script
 
-ADMIT: Final = Script("admit", "prelude_form", "prelude_line", "prelude_limits")
-SETTLE: Final = Script("settle", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
+ADMIT: Final = Script("admit", "prelude_form", "prelude_gate", "prelude_balance", "prelude_line", "prelude_limits")
+_POST: Final = ("prelude_form", "prelude_hold", "prelude_balance", "prelude_line", "prelude_event", "prelude_post")
+SETTLE: Final = Script("settle", *_POST)
 PROGRESS: Final = Script("progress", "prelude_form", "prelude_hold")
-SWEEP: Final = Script("sweep", "prelude_form", "prelude_hold", "prelude_line", "prelude_event", "prelude_post")
-GRANT: Final = Script("grant", "prelude_minus")
-PUBLISH: Final = Script("publish")
-ADOPT: Final = Script("adopt", "prelude_form", "prelude_hold", "prelude_line")
+SWEEP: Final = Script("sweep", *_POST)
+GRANT: Final = Script("grant", "prelude_minus", "prelude_balance")
+PUBLISH: Final = Script("publish", "prelude_gate", "prelude_close")
+ADOPT: Final = Script("adopt", "prelude_form", "prelude_hold", "prelude_balance", "prelude_line")
 REOPEN: Final = Script("reopen")
 BARRIER: Final = Script("barrier")
-DEBIT: Final = Script("debit", "prelude_form", "prelude_hold", "prelude_event")
+DEBIT: Final = Script("debit", "prelude_form", "prelude_hold", "prelude_balance", "prelude_event")
 SEAL: Final = Script("seal")
-RESTORE: Final = Script("restore", "prelude_minus", "prelude_form", "prelude_hold", "prelude_line")
+RESTORE: Final = Script(
+    "restore",
+    *(
+        "prelude_minus",
+        "prelude_form",
+        "prelude_gate",
+        "prelude_close",
+        "prelude_hold",
+        "prelude_balance",
+        "prelude_line",
+    ),
+)
 LOOK: Final = Script("look")
 SCRIPTS: Final = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
 
@@ -151,9 +164,11 @@ def admitting(
     """`admit`, sent: `admitted` reads the answer that the future will have."""
     at = _keys_at(place)
     keys = (at.meta, at.key, at.account, at.line, at.holds + rid, at.due, at.usage)
-    seen = (versions.key, versions.account, versions.config)
-    limits = (lease_us, offer.tokens, backlog_bound)
-    args: list[Arg] = [rid, *seen, *limits, offer.keep_nanos, at.who, offer.facts, *offer.amounts_nanos]
+    amounts = offer.amounts_nanos
+    numbers = _doubles(5 + len(amounts)).pack(
+        versions.key, versions.account, lease_us, offer.tokens, backlog_bound, *amounts
+    )
+    args: list[Arg] = [rid, versions.config, offer.keep_nanos, at.who, offer.facts, numbers]
     return redis.run(ADMIT, keys, args)
 
 
@@ -189,8 +204,8 @@ def settling(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Futur
     It is patient: with an admit that comes right behind it, for which a caller waits, it is one write to the disk.
     """
     tokens, word = end.get("tokens"), "voided" if end.get("void") else "settled"
-    used = "" if tokens is None else tokens
-    args: list[Arg] = [rid, word, end["cost_nanos"], used, end["event"], end["admitted_us"]]
+    numbers = _ENDING.pack(end["cost_nanos"], end["admitted_us"], -1 if tokens is None else tokens)
+    args: list[Arg] = [rid, word, end["event"], numbers]
     return redis.run(SETTLE, _ending_keys(place, rid), args, patient=True)
 
 
@@ -337,6 +352,15 @@ async def restore(redis: Caller, partition: str, records: Sequence[Record], *, t
     if word in ("OK", "TERM"):
         return word  # type: ignore[return-value]
     raise Unexpected(word)
+
+
+_ENDING: Final = struct.Struct("<3d")
+
+
+@lru_cache(maxsize=256)
+def _doubles(count: int) -> struct.Struct:
+    """So many numbers as the scripts read them: exact up to 2^53 - 1, and what is above they refuse."""
+    return struct.Struct(f"<{count}d")
 
 
 class _KeysAt(NamedTuple):

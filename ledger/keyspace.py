@@ -17,17 +17,17 @@ def meta(partition: str) -> str:
 
 
 def api_key(partition: str, key_id: str) -> str:
-    """Hash: digest, pepper, account, line, version, status, expires_us, policy, and its limits."""
+    """Hash: digest, pepper, account, line, version, status, expires_us, policy, its limits, and its gate."""
     return _key(partition, f"key:{key_id}")
 
 
 def line(partition: str, line_id: str) -> str:
-    """Hash: a key lineage's counters, which rotation does not reset: live, rate states, spend-cap periods."""
+    """Record: a key lineage's counters, which rotation does not reset: live, rate states, spend-cap periods (`lines`)."""
     return _key(partition, f"line:{line_id}")
 
 
 def account(partition: str, account_id: str) -> str:
-    """Hash: avail, held, credited, spent, grant, live, rate states, version, status, policy, and its limits."""
+    """Hash: credited, spent, grant, version, status, policy, limits, gate; in a record (`balances`) available and in use."""
     return _key(partition, f"acct:{account_id}")
 
 

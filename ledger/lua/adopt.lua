@@ -11,17 +11,16 @@ if not charge or not short or (ARGV[2] ~= 'S' and ARGV[2] ~= 'X') then return re
 local h, before = kept(KEYS[4])
 if before[1] == 'S' or before[1] == ARGV[2] then return {'REPEAT'} end
 local day, month = h[5] or before[4], h[6] or before[5]
-local a = redis.call('HMGET', KEYS[2], 'avail', 'held', 'live')
+local avail, held, alive, a_rt, a_tt = balance(redis.call('HGET', KEYS[2], 'balance'))
 local live, rt, tt, l_day, dsum, l_month, msum = in_use(KEYS[3])
 redis.call('ZSCORE', KEYS[5], ARGV[1])
 local hold, one = num(h[1]), h[1] and 1 or 0
 local more = charge - num(before[2]) -- an abandoned request's first charge is in the totals already
-redis.call('HSET', KEYS[2], 'avail', S(num(a[1]) + hold - more), 'held', S(num(a[2]) - hold),
-  'live', S(num(a[3]) - one))
+redis.call('HSET', KEYS[2], 'balance', struct.pack(BALANCE, avail + hold - more, held - hold, alive - one, a_rt, a_tt))
 redis.call('HINCRBY', KEYS[2], 'spent', S(more))
 if tonumber(day) == l_day then dsum = math.max(dsum + more - hold, 0) end -- as at a settle
 if tonumber(month) == l_month then msum = math.max(msum + more - hold, 0) end
-if day then use(KEYS[3], live - one, rt, tt, l_day, dsum, l_month, msum) end
+if day then redis.call('SET', KEYS[3], struct.pack(LINE, live - one, rt, tt, l_day, dsum, l_month, msum)) end
 redis.call('ZREM', KEYS[5], ARGV[1])
 mark(KEYS[4], ARGV[2], charge, short, ARGV[2] == 'X' and day, month, h[7])
 return {'OK'}

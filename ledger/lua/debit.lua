@@ -7,7 +7,7 @@
 local m = redis.call('HMGET', KEYS[1], 'server', 'state', 'epoch', 'floor')
 if fenced(m) then return {'FENCED'} end
 local _, before = kept(KEYS[3])
-local avail = num(redis.call('HGET', KEYS[2], 'avail'))
+local avail, held, live, rt, tt = balance(redis.call('HGET', KEYS[2], 'balance'))
 if before[1] == 'R' then return {'FUNDS', before[3], before[2]} elseif before[1] then return {'REPEAT', S(avail)} end
 local amount, asked, now = whole(ARGV[2]), whole(ARGV[4]), now_us()
 if not amount or amount == 0 or not asked then return redis.error_reply('EARG') end
@@ -19,7 +19,7 @@ if amount > avail then
 end
 -- Nothing below this line can fail.
 local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-redis.call('HSET', KEYS[2], 'avail', S(avail - amount))
+redis.call('HSET', KEYS[2], 'balance', struct.pack(BALANCE, avail - amount, held, live, rt, tt))
 redis.call('HINCRBY', KEYS[2], 'spent', S(amount))
 append(KEYS[4], 'debit', m, seq, ARGV[1], amount, 0, 0, redis.call('HGET', KEYS[2], 'spent'), now, false, ARGV[3])
 mark(KEYS[3], 'S', amount, 0)

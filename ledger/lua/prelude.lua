@@ -10,6 +10,13 @@ local function whole(s)
   local n = string.find(s, '^%d+$') and s + 0
   return n and n <= CAP and n or nil
 end
+-- Numbers that come as doubles: each is whole and exact, or an error.
+local function check(numbers, first, last)
+  for i = first, last do
+    local n = numbers[i]
+    if not (n >= 0 and n <= CAP and n % 1 == 0) then error({err = 'EARG'}) end
+  end
+end
 local function now_us() local t = redis.call('TIME'); return t[1] * 1000000 + t[2] end
 -- The server names itself; nothing a client sends takes part (design.md section 5, Fence).
 local function server()

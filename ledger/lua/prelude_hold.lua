@@ -1,8 +1,8 @@
 local ENDED = '^([SXR]) (%d+) (%d+) ?(%d*) ?(%d*) ?(%S*)'
 -- {amount, tokens, key us, account us, day, month, free or false} of a hold, what ENDED finds of an ended request, and the value;
--- all empty if Redis does not know the request.
-local function kept(key)
-  local value = redis.call('GET', key)
+-- all empty if Redis does not know the request. value: what MGET said, if it was asked.
+local function kept(key, value)
+  value = value or redis.call('GET', key)
   local h, e = {}, {}
   if value then
     if string.byte(value) == 76 and #value >= HOLD_BYTES then -- L

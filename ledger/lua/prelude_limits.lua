@@ -12,8 +12,8 @@ local function periods(now, day, dsum, month, msum)
 end
 -- The month that a free request would count in, and how many were used in it; nothing if there is none left.
 local function free_used(now, limit, account)
-  if not limit then return end
+  if limit < 0 then return end
   local f = redis.call('HMGET', account, 'fmonth', 'fused')
   local _, current, _, count = periods(now, nil, nil, f[1], f[2])
-  if count < num(limit) then return current, count end
+  if count < limit then return current, count end
 end

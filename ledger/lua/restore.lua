@@ -15,12 +15,14 @@ for i = 2, #KEYS do -- a wrong form or type fails here, before the first write
   if not n or at + 1 + n > #ARGV then return redis.error_reply('EARG') end
   if kind == 'money' then
     for j = at + 2, at + 4 do if not string.find(ARGV[j] or '', '^%d+$') then return redis.error_reply('EARG') end end
-    if n > 3 and not whole(ARGV[at + 5]) then return redis.error_reply('EARG') end
+    if n > 3 and not (whole(ARGV[at + 5]) and readable(at + 6, at + 1 + n)) then return redis.error_reply('EARG') end
   elseif kind == 'mark' then
     if not (whole(ARGV[at + 3]) and whole(ARGV[at + 4])) then return redis.error_reply('EARG') end
   elseif kind == 'line' then
     if #(ARGV[at + 2] or '') ~= LINE_BYTES then return redis.error_reply('EARG') end
-  elseif kind ~= 'counters' and not (kind == 'policy' and whole(ARGV[at + 2])) then return redis.error_reply('EARG') end
+  elseif kind ~= 'counters' and not (kind == 'policy' and whole(ARGV[at + 2]) and readable(at + 3, at + 1 + n)) then
+    return redis.error_reply('EARG')
+  end
   before[i] = kind == 'mark' and {select(3, kept(KEYS[i]))} or kind == 'line' and {redis.call('GET', KEYS[i])}
     or redis.call('HMGET', KEYS[i], 'ver', 'grant', 'credited')
   starts[i], at = at, at + 2 + n
@@ -32,15 +34,17 @@ for i = 2, #KEYS do
     local number, credited = ARGV[from + 2], ARGV[from + 3]
     if tonumber(b[2] or '0') > tonumber(number) then number, credited = b[2], b[3] end -- granted since MongoDB was read
     local f = {'grant', number, 'credited', credited, 'spent', ARGV[from + 4],
-      'avail', S(minus(credited, ARGV[from + 4])), 'held', '0', 'live', '0'}
+      'balance', struct.pack(BALANCE, minus(credited, ARGV[from + 4]), 0, 0, 0, 0)}
     if last > from + 4 and tonumber(ARGV[from + 5]) > tonumber(b[1] or '-1') then
       f[#f + 1] = 'ver'
       for j = from + 5, last do f[#f + 1] = ARGV[j] end
     end
     redis.call('HSET', KEYS[i], unpack(f))
+    if #f > 8 then close_gate(KEYS[i]) end
   elseif kind == 'policy' then
     if tonumber(ARGV[from + 2]) > tonumber(b[1] or '-1') then -- else a later version came first
       redis.call('HSET', KEYS[i], 'ver', unpack(ARGV, from + 2, last))
+      close_gate(KEYS[i])
     end
   elseif kind == 'counters' then
     redis.call('HSET', KEYS[i], unpack(ARGV, from + 2, last))

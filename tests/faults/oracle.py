@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from operator import gt
 
-from ledger import keyspace
+from ledger import balances, keyspace
 from ledger.audit import Report, audit
+from ledger.balances import Balance
 from ledger.cold import ColdBook
 from ledger.lines import InUse
 from ledger.link import Link
@@ -76,14 +77,17 @@ async def _balances(redis: Link, customers: list[Customer], records: dict[str, R
     spent = {customer.place.account: 0 for customer in customers}
     for record in records.values():
         spent[record.place.account] += record.paid or 0
-    names = ("credited", "spent", "held", "avail", "live")
     for customer in customers:
         account = customer.place.account
-        raw = await redis.command("HMGET", keyspace.account(customer.place.partition, account), *names)
-        kept = dict(zip(names, (int(value or 0) for value in raw), strict=True))
+        credited, paid, record = await redis.command(
+            "HMGET", keyspace.account(customer.place.partition, account), "credited", "spent", balances.FIELD
+        )
+        has = Balance.read(record)
+        kept = {"credited": int(credited or 0), "spent": int(paid or 0)}
+        kept |= {"held": has.held_nanos, "avail": has.available_nanos, "live": has.live}
         due = spent[account]
         should = {"credited": customer.credited, "spent": due, "held": 0, "avail": customer.credited - due, "live": 0}
-        found.difference_nanos += sum(abs(kept[name] - should[name]) for name in names)
+        found.difference_nanos += sum(abs(kept[name] - should[name]) for name in should)
         if kept != should:
             found.example = found.example or f"{account}: {kept} should be {should}"
         line = await redis.command("GET", keyspace.line(customer.place.partition, customer.place.line))

@@ -11,6 +11,7 @@ from ledger import settings
 from ledger.cold import ColdBook
 from ledger.link import Link
 from ledger.vault import Vault
+from tests.hashes import plain
 
 TOKEN = "owner-token-of-the-tests"
 PRICE = {"input_per_million_usd": "2.00", "output_per_million_usd": "8.00"}
@@ -70,7 +71,4 @@ async def serving(cold: ColdBook, redis: Link, vault: Vault, **environ: str) -> 
 
 async def hashed(redis: Link, key: str) -> dict[str, str]:
     """A Redis hash as text."""
-    flat = await redis.command("HGETALL", key)
-    if isinstance(flat, dict):
-        return {name.decode(): value.decode() for name, value in flat.items()}
-    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    return plain(await redis.command("HGETALL", key))

@@ -4,8 +4,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from ledger import facts, hot, keyspace, publish, reopen
+from ledger import balances, facts, hot, keyspace, publish, reopen
 from ledger.audit import Report, audit
+from ledger.balances import Balance
 from ledger.cold import ColdBook, Document
 from ledger.consumer import Consumer
 from ledger.facts import Facts
@@ -87,9 +88,11 @@ class Ledger:
         return await reopen.reopen(self.cold, self.link, await reopen.closed_partitions(self.link), term=self.term)
 
     async def balance(self) -> dict[str, int]:
-        names = ("avail", "held", "credited", "spent", "live")
-        raw = await self.link.command("HMGET", keyspace.account(P, "acc"), *names)
-        return {name: int(value or 0) for name, value in zip(names, raw, strict=True)}
+        key = keyspace.account(P, "acc")
+        credited, spent, record = await self.link.command("HMGET", key, "credited", "spent", balances.FIELD)
+        has = Balance.read(record)
+        found = {"avail": has.available_nanos, "held": has.held_nanos, "live": has.live}
+        return found | {"credited": int(credited or 0), "spent": int(spent or 0)}
 
     async def audit(self) -> Report:
         return await audit(self.cold, self.link)

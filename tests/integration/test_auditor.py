@@ -10,6 +10,7 @@ from bson.int64 import Int64
 from ledger import keyspace, metrics, statements
 from ledger.auditor import Auditor
 from ledger.cold import now
+from tests.hashes import plant
 from tests.integration.ledger_books import Ledger, P
 
 ACCOUNT = keyspace.account(P, "acc")
@@ -65,10 +66,10 @@ async def test_what_was_changed_in_redis_is_found(ledger: Ledger, auditor: Audit
     await ledger.charge("a")
     await ledger.move()
     assert await auditor.step([P]) == 0
-    await ledger.link.command("HINCRBY", ACCOUNT, field, 3)
+    await plant(ledger.link, ACCOUNT, field, 3)
     assert await auditor.step([P]) == 1
     assert error_nanos() == (off if field != "spent" else 6)  # the equation, and against MongoDB
-    await ledger.link.command("HINCRBY", ACCOUNT, field, -3)
+    await plant(ledger.link, ACCOUNT, field, -3)
     assert await auditor.step([P]) == 0
     assert error_nanos() == 0
 

@@ -13,6 +13,7 @@ from ledger.lines import InUse
 from ledger.link import Link
 from ledger.vault import Vault
 from tests.conftest import valkey
+from tests.hashes import plant
 from tests.integration.ledger_books import PLACE, Ledger, P
 
 META, ACCOUNT, USAGE, DUE = keyspace.meta(P), keyspace.account(P, "acc"), keyspace.usage(P), keyspace.due(P)
@@ -211,12 +212,12 @@ async def test_each_planted_difference_is_found(
     await ledger.charge("r1")
     await ledger.move()
     await ledger.admit("r2")
-    await ledger.link.command("HINCRBY", ACCOUNT, field, by)
+    await plant(ledger.link, ACCOUNT, field, by)
     report = await ledger.audit()
     assert {d.what for d in report.differences} == found
     assert not report.agrees
     assert {d.account for d in report.differences} == {"acc"}
-    await ledger.link.command("HINCRBY", ACCOUNT, field, -by)
+    await plant(ledger.link, ACCOUNT, field, -by)
     assert (await ledger.audit()).agrees
 
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from ledger import debits, keyspace
+from ledger import balances, debits, keyspace
 from ledger.audit import audit
+from ledger.balances import Balance
 from ledger.cold import ColdBook, Document
 from ledger.connections import client
 from ledger.consumer import Consumer
@@ -160,7 +161,8 @@ async def test_a_payout_that_was_lost_with_a_tail_is_posted_again(
     await opened.command("DEL", keyspace.hold(partition, debit_id))
     await opened.command("DEL", keyspace.usage(partition))
     await opened.command("HSET", keyspace.meta(partition), "seq", 0)
-    await opened.command("HSET", keyspace.account(partition, account), "spent", 0, "avail", 10 * 10**9)
+    whole = Balance(available_nanos=10 * 10**9).record()
+    await opened.command("HSET", keyspace.account(partition, account), "spent", 0, balances.FIELD, whole)
     await debits.complete(cold, opened)
     await move(cold, opened, reader)
     assert await debits.complete(cold, opened) == 1

@@ -21,6 +21,7 @@ from ledger.link import Link, StoreUnavailable
 from ledger.settlement import Settlement
 from ledger.vault import Vault
 from tests.conftest import valkey
+from tests.hashes import plant
 from tests.stack import eventually
 from weir.bundled import free_port
 
@@ -311,9 +312,9 @@ async def test_a_claim_is_posted_once_if_mongodb_does_not_know_it(
     await redis.command("DEL", keyspace.hold(PLACE.partition, never.rid))
     await redis.command("ZREM", keyspace.due(PLACE.partition), never.rid)
     account = keyspace.account(PLACE.partition, PLACE.account)
-    await redis.command("HINCRBY", account, "held", -1_000_000)
-    await redis.command("HINCRBY", account, "avail", 1_000_000)
-    await redis.command("HINCRBY", account, "live", -1)
+    await plant(redis, account, "held", -1_000_000)
+    await plant(redis, account, "avail", 1_000_000)
+    await plant(redis, account, "live", -1)
     await moved(cold, redis)
     # An hour passes: Redis has forgotten them all.
     for settlement in (known, abandoned):

@@ -1,13 +1,16 @@
 """One partition on a real server: short names for what the scripts do, and a picture of every key that there is."""
 
+import struct
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ledger import holds, hot, keyspace
+from ledger import balances, holds, hot, keyspace
+from ledger.balances import Balance
 from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
 from ledger.lines import InUse
 from ledger.link import Arg, Link, Script
 from tests import entries
+from tests.hashes import HAS, close_gate, pairs, plain, put
 
 P = "5a"
 PLACE = Place(P, "acc", "key", "line")
@@ -27,6 +30,16 @@ ENDED = (
     "free",
 )  # the names of a hold's words, in the order of `prelude_form.lua`
 USED = ("live", "rt", "tt", "day", "dsum", "month", "msum")  # of a line's numbers, in the order of `prelude_line.lua`
+
+GATED = (
+    "ver",
+    "rpm",
+    "tpm",
+    "conc",
+    "dcap",
+    "mcap",
+)  # what a gate says, in the order of `prelude_gate.lua`; then this:
+UNTIL = ("exp", "free")
 
 State = dict[str, Any]
 
@@ -161,16 +174,24 @@ class Books:
         ]
 
     async def set(self, key: str, **fields: Any) -> None:
+        """As if a script had set them: in a record where they are kept in one, and with the gate that says them again."""
         if key == LINE:
             used = dict(zip(USED, InUse.read(await self.link.command("GET", key)), strict=True)) | fields
             await self.link.command("SET", key, InUse(*(int(used[name]) for name in USED)).record())
             return
+        if key == ACCOUNT:
+            has = {name: int(fields.pop(name)) for name in HAS if name in fields}
+            await put(self.link, key, **has)
         for name, value in fields.items():
             await self.link.command("HSET", key, name, str(value))
+        if key in (ACCOUNT, KEY) and fields:
+            await close_gate(self.link, key)
 
     async def get(self, key: str, field: str) -> int:
         if key == LINE:
             return InUse.read(await self.link.command("GET", key))[USED.index(field)]
+        if field in HAS:
+            return Balance.read(await self.link.command("HGET", key, balances.FIELD))[HAS.index(field)]
         return int(await self.link.command("HGET", key, field))
 
     async def hold(self, rid: str = "r1") -> dict[str, str]:
@@ -207,7 +228,7 @@ class Books:
             name = key.decode().removeprefix(f"w1:{{p{P}}}:")
             kind = await self.link.command("TYPE", key)
             if kind == b"hash":
-                found[name] = _pairs(await self.link.command("HGETALL", key))
+                found[name] = plain(await self.link.command("HGETALL", key))
             elif kind == b"zset":
                 raw = await self.link.command("ZRANGE", key, 0, -1, "WITHSCORES")
                 scores = raw if raw and isinstance(raw[0], list) else list(zip(raw[::2], raw[1::2], strict=True))
@@ -236,8 +257,20 @@ def _event(flat: Any) -> dict[str, str]:
 
 
 def _pairs(flat: Any) -> dict[str, str]:
-    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode(): value.decode() for name, value in items}
+    return {name.decode(): value.decode() for name, value in pairs(flat).items()}
+
+
+def admit_args(rid: str = "r1", *amounts: Any, **other: Any) -> list[Arg]:
+    """The words of an admit, one of its numbers as it likes: key, account, lease, tokens, bound; config, keep, facts."""
+    numbers = [other.get(name, usual) for name, usual in (("key", 1), ("account", 1), ("lease", hot.LEASE_US))]
+    numbers += [other.get("tokens", 0), other.get("bound", 100), *amounts]
+    words: list[Arg] = [rid, other.get("config", 1), other.get("keep", 0), "acc key line", other.get("facts", "facts")]
+    return [*words, struct.pack(f"<{len(numbers)}d", *map(float, numbers))]
+
+
+def settle_args(rid: str, end: str, cost: Any, admitted: Any, tokens: Any = -1) -> list[Arg]:
+    """The words of a settle, its numbers as they come."""
+    return [rid, end, "event", struct.pack("<3d", float(cost), float(admitted), float(tokens))]
 
 
 def event(end: str, charge: int, *, seq: int = 1, spent: int | None = None, **more: Any) -> dict[str, str]:

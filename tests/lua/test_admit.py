@@ -1,5 +1,6 @@
 """admit: each word that it answers, and the whole partition after it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.lua.books import (
     USAGE,
     USD,
     Books,
+    admit_args,
     admit_keys,
     changed,
     complaint,
@@ -146,39 +148,50 @@ async def test_backlog(books: Books) -> None:
     for seq in range(3):
         await books.link.command("XADD", USAGE, "*", "seq", seq, "at", await books.now())
     before = await books.picture()
-    args: list[Any] = ["r1", 1, 1, 1, 1, 0, 3, 0, "acc key line", "facts", USD]
-    assert await books.run(hot.ADMIT, admit_keys(), *args) == ["BACKLOG"]
+    assert await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=3)) == ["BACKLOG"]
     assert await books.picture() == before
-    args[6] = 4
-    assert (await books.run(hot.ADMIT, admit_keys(), *args))[0] == "OK"
+    assert (await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=4)))[0] == "OK"
+
+
+NO_NUMBERS = (-1, 1.5, -0.5, CAP + 1, math.nan, math.inf, -math.inf)
 
 
 @pytest.mark.parametrize(
-    ("index", "value"),
+    "malformed",
     [
-        *(
-            (index, value)
-            for index in (4, 5, 6, 7, 10, 11)
-            for value in ("", "-1", "1.5", "1e3", "x", str(CAP + 1), "nan")
-        ),
-        (7, "keep"),
-        (10, "0x10"),
+        *({name: value} for name in ("key", "account", "lease", "tokens", "bound") for value in NO_NUMBERS),
+        *({"keep": value} for value in ("", "-1", "1.5", "1e3", "x", str(CAP + 1), "nan", "keep", "0x10")),
     ],
 )
-async def test_malformed_arguments_change_nothing(books: Books, index: int, value: str) -> None:
+async def test_malformed_arguments_change_nothing(books: Books, malformed: dict[str, Any]) -> None:
     before = await books.picture()
-    args: list[Any] = ["r1", 1, 1, 1, hot.LEASE_US, 0, 100, 0, "acc key line", "facts", USD, USD]
-    args[index] = value
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), *args)
+        await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, USD, **malformed))
     assert await books.picture() == before
 
 
-@pytest.mark.parametrize("facts", ["facts", "5"])
-async def test_an_offer_without_an_amount_is_malformed(books: Books, facts: str) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("value", NO_NUMBERS)
+async def test_a_malformed_amount_changes_nothing(books: Books, place: int, value: float) -> None:
+    """Also one that would not be looked at, since a dearer one fits."""
     before = await books.picture()
+    amounts: list[float] = [USD, USD, USD]
+    amounts[place] = value
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), "r1", 1, 1, 1, hot.LEASE_US, 0, 100, 0, "acc key line", facts)
+        await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", *amounts))
+    assert await books.picture() == before
+
+
+@pytest.mark.parametrize("size", [*range(8), 39, 40, 47, 49, 55])
+async def test_numbers_that_are_missing_or_cut_short_are_malformed(books: Books, size: int) -> None:
+    """Five numbers and an amount are 48 bytes."""
+    before = await books.picture()
+    *words, numbers = admit_args("r1", USD, USD)
+    assert isinstance(numbers, bytes)
+    with pytest.raises(ResponseError, match="EARG"):
+        await books.run(hot.ADMIT, admit_keys(), *words, numbers[:size])
+    with pytest.raises(ResponseError, match="EARG"):
+        await books.run(hot.ADMIT, admit_keys(), *words)
     assert await books.picture() == before
 
 
@@ -248,7 +261,7 @@ async def test_fenced_comes_before_everything(books: Books) -> None:
     before = await books.picture()
     with pytest.raises(Fenced):
         await books.admit()
-    assert await books.run(hot.ADMIT, admit_keys(), "r1", *["x"] * 9) == ["FENCED"]
+    assert await books.run(hot.ADMIT, admit_keys(), "r1", *["x"] * 5) == ["FENCED"]
     assert await books.picture() == before
 
 

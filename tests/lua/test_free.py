@@ -8,7 +8,20 @@ import pytest
 from ledger import hot
 from ledger.hot import Admitted, Ended, Refused
 from ledger.link import Link
-from tests.lua.books import ACCOUNT, EXPIRES, FUTURE, KEY, LINE, USAGE, USD, Books, admit_keys, changed, event
+from tests.lua.books import (
+    ACCOUNT,
+    EXPIRES,
+    FUTURE,
+    KEY,
+    LINE,
+    USAGE,
+    USD,
+    Books,
+    admit_args,
+    admit_keys,
+    changed,
+    event,
+)
 
 SETTLED = Ended("settled", 0, 0, 1)
 
@@ -207,8 +220,7 @@ async def test_a_refused_request_uses_none_up(
 
 async def test_a_backlog_refuses_free_ones_too(two: Books) -> None:
     await two.link.command("XADD", USAGE, "*", "at", await two.now())
-    args: list[Any] = ["r1", 1, 1, 1, 1, 0, 1, 0, "acc key line", "facts", USD]
-    assert await two.run(hot.ADMIT, admit_keys(), *args) == ["BACKLOG"]
+    assert await two.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=1)) == ["BACKLOG"]
     assert not await two.link.command("HEXISTS", ACCOUNT, "fused")
 
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ledger import holds, hot, keyspace
+from ledger import balances, holds, hot, keyspace
+from ledger.balances import Balance
 from ledger.hot import Admitted, Ended, Fenced, Offer, Old, Place, Refused, Versions
 from ledger.lines import InUse
 from ledger.link import Link
@@ -278,9 +279,10 @@ class Machine(RuleBasedStateMachine):
         live = {rid for rid, request in self.requests.items() if request.state == "H"}
         assert {rid.decode() for rid in self.command("ZRANGE", DUE, 0, -1)} == live
         for name, account in self.accounts.items():
-            names = ("avail", "held", "credited", "spent", "live", "fused")
-            raw = self.command("HMGET", keyspace.account(P, name), *names)
-            avail, held, credited, spent, slots, free_used = (int(value or 0) for value in raw)
+            names = ("credited", "spent", "fused", balances.FIELD)
+            *raw, record = self.command("HMGET", keyspace.account(P, name), *names)
+            credited, spent, free_used = (int(value or 0) for value in raw)
+            avail, held, slots, *_ = Balance.read(record)
             assert free_used == account.free_used <= account.free
             assert (avail, held, credited, spent) == (account.avail, account.held, account.credited, account.spent)
             assert avail == credited - spent - held >= 0

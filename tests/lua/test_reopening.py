@@ -27,6 +27,7 @@ from tests.lua.books import (
     USD,
     Books,
     P,
+    admit_args,
     changed,
     complaint,
     ending_keys,
@@ -68,7 +69,7 @@ async def test_adopt_of_what_redis_never_saw(bare: Books) -> None:
     assert await bare.picture() == changed(
         before,
         hold__r1={"st": "S", "charge": "30", "short": "5", EXPIRES: "yes"},
-        acct__acc={"avail": "-30", "held": "0", "live": "0", "spent": "30"},
+        acct__acc={"avail": "-30", "held": "0", "live": "0", "rt": "0", "tt": "0", "spent": "30"},
     )
     assert await bare.grant(3, 100) == "OK"
     assert await bare.get(ACCOUNT, "avail") == 70
@@ -299,8 +300,7 @@ async def test_a_restarted_server_is_fenced_also_for_a_driver_that_sends_again(t
 
     async def admit(client: Redis, rid: str) -> list[bytes]:
         keys = [META, "w1:{p5a}:key:key", ACCOUNT, LINE, hold_key(rid), DUE, "w1:{p5a}:usage"]
-        args: list[Any] = [rid, 1, 1, 1, LEASE, 0, 100, 0, "acc key line", "facts", USD]
-        return list(await client.eval(hot.ADMIT.text.decode(), len(keys), *keys, *args))
+        return list(await client.eval(hot.ADMIT.text.decode(), len(keys), *keys, *admit_args(rid, USD)))
 
     with valkey(tmp_path) as server:
         port = server.port

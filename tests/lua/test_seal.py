@@ -119,9 +119,10 @@ async def test_restore_is_absolute(bare: Books) -> None:
     for _ in range(2):  # an attempt that was cut off is simply made again
         assert await hot.restore(bare.link, P, RECORDS, term=5) == "OK"
         money = {"credited": str(2**60), "spent": str(2**60 - 7 * USD), "avail": str(7 * USD), "grant": "3"}
+        unused = {"held": "0", "live": "0", "rt": "0", "tt": "0"}
         assert await bare.picture() == changed(
             before,
-            acct__acc={**money, "held": "0", "live": "0", "ver": "4", "status": "active", "rpm": "60"},
+            acct__acc={**money, **unused, "ver": "4", "status": "active", "rpm": "60"},
             key__key={"ver": "2", "status": "revoked"},
             line__line=dict(zip(USED, ["0", "0", "0", "20000", "5", "24000", "9"], strict=True)),
             hold__r1={"st": "S", "charge": "8", "short": "1", EXPIRES: "yes"},
@@ -178,7 +179,9 @@ async def test_restore_only_while_it_is_being_rebuilt(bare: Books) -> None:
     "args",
     [
         ("money", 3, "1", "x", "2"), ("money", 9, "1", "2", "2"),
-        ("money", 4, "1", "2", "2", "x"), ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
+        ("money", 4, "1", "2", "2", "x"),
+        ("money", 6, "1", "2", "2", "4", "rpm", "1.5"), ("policy", 3, "4", "mcap", "x"),
+        ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
         ("what", 0), ("mark", "", "S", "1", "0"), ("line", 0), ("line", 1, "0 0 0 20000 5 24000 9"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """settle: each word, each end, and the whole partition after it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.lua.books import (
     ending_keys,
     event,
     hold_key,
+    settle_args,
 )  # fmt: skip
 
 HOUR_US = 3_600_000_000
@@ -219,9 +221,9 @@ async def test_zero_is_never_written_as_minus_zero(bare: Books) -> None:
 @pytest.mark.parametrize(
     ("end", "cost", "admitted"),
     [
-        ("settled", "", "1"), ("settled", "-1", "1"), ("settled", "1.5", "1"), ("settled", str(CAP + 1), "1"),
-        ("settled", "nan", "1"), ("settled", "1", ""), ("settled", "1", "x"), ("voided", "1", "1"),
-        ("abandoned", "1", "1"), ("", "1", "1"), ("late", "0", "1"),
+        ("settled", "-1", "1"), ("settled", "1.5", "1"), ("settled", str(CAP + 1), "1"), ("settled", "nan", "1"),
+        ("settled", "inf", "1"), ("settled", "1", "-1"), ("settled", "1", "nan"), ("settled", "1", "0.5"),
+        ("voided", "1", "1"), ("abandoned", "1", "1"), ("", "1", "1"), ("late", "0", "1"),
     ],
 )  # fmt: skip
 async def test_malformed_arguments_change_nothing(books: Books, held: bool, end: str, cost: str, admitted: str) -> None:
@@ -229,15 +231,24 @@ async def test_malformed_arguments_change_nothing(books: Books, held: bool, end:
         await books.admitted()
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.SETTLE, ending_keys(), "r1", end, cost, "", "event", admitted)
+        await books.run(hot.SETTLE, ending_keys(), *settle_args("r1", end, cost, admitted))
     assert await books.picture() == before
 
 
-@pytest.mark.parametrize("missing", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("tokens", [-2, 1.5, CAP + 1, math.nan, math.inf])
+async def test_malformed_tokens_change_nothing(books: Books, tokens: float) -> None:
+    await books.admitted()
+    before = await books.picture()
+    with pytest.raises(ResponseError, match="EARG"):
+        await books.run(hot.SETTLE, ending_keys(), *settle_args("r1", "settled", 1, 1, tokens))
+    assert await books.picture() == before
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
 async def test_missing_arguments_change_nothing(books: Books, missing: int) -> None:
     await books.admitted()
     before = await books.picture()
-    args: list[Any] = ["r1", "settled", 1, "", "event", await books.now()]
+    args = settle_args("r1", "settled", 1, await books.now())
     with pytest.raises(ResponseError):
         await books.run(hot.SETTLE, ending_keys(), *args[:-missing])
     assert await books.picture() == before
@@ -296,7 +307,7 @@ async def test_events_are_numbered_without_a_gap_over_all_scripts(books: Books) 
         await books.settle(f"r{number}", 1)
         await books.settle(f"v{number}", 0, void=True)
         with pytest.raises(ResponseError):
-            await books.run(hot.SETTLE, ending_keys(f"r9{number}"), f"r9{number}", "settled", "x", "", "", "1")
+            await books.run(hot.SETTLE, ending_keys(f"r9{number}"), *settle_args(f"r9{number}", "settled", -1, 1))
         await books.admitted(f"a{number}", 10)
         await books.abandon(f"a{number}")
         await books.settle(f"a{number}", 3)

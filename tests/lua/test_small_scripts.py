@@ -28,6 +28,7 @@ from tests.lua.books import (
 
 PROGRESS_KEYS = [META, hold_key(), DUE]
 GRANT_KEYS = [META, ACCOUNT]
+LIMITS = ("rpm", "tpm", "conc", "dcap", "mcap", "exp", "free")
 
 
 async def spoil(books: Books, key: str) -> None:
@@ -227,6 +228,20 @@ async def test_publish_compares_numbers_and_not_text(books: Books) -> None:
     assert not await hot.publish(books.link, P, KEY, 9, {})
 
 
+@pytest.mark.parametrize("key", [KEY, ACCOUNT])
+async def test_a_gate_says_what_the_fields_say(books: Books, key: str) -> None:
+    """The picture compares them."""
+    limits = {name: str(n) for n, name in enumerate(LIMITS, start=5) if name != ("free" if key == KEY else "exp")}
+    for version, fields in enumerate(
+        ({**limits, "status": "suspended"}, {"rpm": "", "status": "active"}, {"conc": "0"}), 2
+    ):
+        assert await hot.publish(books.link, P, key, version, fields)
+        await books.picture()
+    for name in limits:
+        assert await hot.publish(books.link, P, key, version := version + 1, {name: ""})
+        await books.picture()
+
+
 async def test_publish_config_leaves_the_rest_of_meta(books: Books) -> None:
     before = await books.picture()
     assert await hot.publish(books.link, P, META, 7, {})
@@ -240,7 +255,13 @@ async def test_publish_never_touches_a_balance(books: Books) -> None:
     assert await books.picture() == changed(before, acct__acc={"ver": "2", "status": "suspended"})
 
 
-@pytest.mark.parametrize("args", [("ver", ""), ("ver", "-1"), ("ver", "x"), ("ver", "1.5"), ("ver", 2, "status")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("ver", ""), ("ver", "-1"), ("ver", "x"), ("ver", "1.5"), ("ver", 2, "status"),
+        *(("ver", 2, "status", "active", limit, value) for limit in LIMITS for value in ("-1", "x", "1.5", str(CAP + 1))),
+    ],
+)  # fmt: skip
 async def test_publish_malformed(books: Books, args: tuple[Any, ...]) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
