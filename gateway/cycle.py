@@ -15,6 +15,8 @@ from ledger import log
 
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _OF_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_SIZES: Final[tuple[bytes, ...]] = tuple(b"%x\r\n" % size for size in range(1024))
+"""The lines before chunks: those of a stream are short, and to write a number takes longer than to find it."""
 _FAILED: Final = b"Internal Server Error"
 
 
@@ -189,7 +191,9 @@ class Cycle:
             raise RuntimeError("This is no time for a piece of an answer.")
         head, self._head = self._head, b""
         if self._chunked:
-            data = b"%b%x\r\n%b\r\n" % (head, len(body), body) if body else head
+            size = len(body)
+            line = _SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size
+            data = b"".join([head, line, body, b"\r\n"]) if size else head
             if not more:
                 data += b"0\r\n\r\n"
         elif self.scope["method"] == "HEAD":

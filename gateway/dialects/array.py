@@ -6,6 +6,7 @@ array around it, such as an error, is one too.
 
 import re
 
+from gateway.dialects.cutter import Cutter
 from gateway.dialects.sse import MAX_FRAME, FrameTooLong
 
 _STRUCTURE = re.compile(rb'["{}]')
@@ -13,7 +14,7 @@ _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _QUOTE, _OPEN = ord('"'), ord("{")
 
 
-class Array:
+class Array(Cutter):
     """Cuts out the objects. What is between them is dropped, so a meter that cuts with this must pass all bytes on."""
 
     def __init__(self) -> None:
@@ -70,6 +71,3 @@ class Array:
     def rest(self) -> bytes:
         """The bytes of an object that has not ended."""
         return bytes(self._rest)
-
-    def document(self, piece: bytes) -> bytes:
-        return piece

@@ -4,11 +4,14 @@ Lines end in LF, CR or CRLF and in nothing else; a blank line ends a frame. `str
 """
 
 import re
+from typing import Final
 
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
-_LONGEST_END = 4
-_CR = ord("\r")
-_LINE = re.compile(rb"\r\n|\n|\r")
+from gateway.dialects.cutter import Cutter
+
+_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
+_LONGEST_END: Final = 4
+_CR: Final = 13
+_LINE: Final = re.compile(rb"\r\n|\n|\r")
 MAX_FRAME = 64 * 1024 * 1024
 
 
@@ -16,7 +19,7 @@ class FrameTooLong(Exception):
     """One event is longer than any that a provider sends."""
 
 
-class Frames:
+class Frames(Cutter):
     """Cuts a byte stream into frames, each with the blank line that ends it; the rest waits for more."""
 
     def __init__(self) -> None:
@@ -28,7 +31,7 @@ class Frames:
         begun = 0
         if not self._rest:
             # Nearly always: one frame, whole, with line feeds only.
-            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and data.find(_CR) < 0:
+            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and _CR not in data:
                 return [data]
         else:
             # Of what waits, only the last bytes are looked at again: those that a blank line may have begun with.

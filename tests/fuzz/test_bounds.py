@@ -14,7 +14,8 @@ import pytest
 from gateway import quotes
 from gateway.dialects import array, meter, sse
 from gateway.dialects.body import BadBody
-from gateway.dialects.meter import Cutter, Meter, Whole
+from gateway.dialects.cutter import Cutter
+from gateway.dialects.meter import Meter, Whole
 from gateway.dialects.shape import Call
 from gateway.dialects.sse import FrameTooLong
 from tests.corpus import BOUNDARY, FORM_TYPE, endpoint_of

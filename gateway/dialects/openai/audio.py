@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from gateway.dialects import body as json_body
 from gateway.dialects import fields, multipart
-from gateway.dialects.meter import MOST, Cutter, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
+from gateway.dialects.cutter import Cutter
+from gateway.dialects.meter import MOST, Events, Meter, Tab, Usage, Whole, buckets, count, inner, text
 from gateway.dialects.openai import recordings
 from gateway.dialects.shape import Asked, Call, Outgoing
 
@@ -90,7 +91,7 @@ class Translations(Transcriptions):
     _path = "/audio/translations"
 
 
-class _Pieces:
+class _Pieces(Cutter):
     """A cutter of what has no documents in it."""
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -99,16 +100,12 @@ class _Pieces:
     def rest(self) -> bytes:
         return b""
 
-    def document(self, piece: bytes) -> bytes:
-        return piece
-
 
 class Unmarked(Meter):
     """Reads an answer that does not say where it ends: it is whole when the connection says so."""
 
     def __init__(self, tab: Tab) -> None:
-        cutter: Cutter = _Pieces()
-        super().__init__(tab, cutter)
+        super().__init__(tab, _Pieces())
 
     def finish(self) -> bytes:
         self._tab.done = True

@@ -33,7 +33,8 @@ WRITTEN: Final = re.compile(
 )
 
 
-_USAGE, _NO_USAGE = b'"usage"', b'"usage":null'
+_USAGE: Final = b'"usage"'
+_NO_USAGE: Final = b'"usage":null'
 _DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|$)")
 
 
