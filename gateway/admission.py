@@ -20,6 +20,7 @@ from ledger.keys import KeyId
 from ledger.link import Caller, StoreUnavailable
 from ledger.prices import cost_nanos
 
+_clock: Final = time.perf_counter
 _observe_admit: Final = tally.observer(common_metrics.SCRIPT_SECONDS, "admit")
 
 
@@ -188,7 +189,7 @@ class Admission:
 
     async def _ask(self, rid: str, place: Place, seen: hot.Versions, offer: Offer) -> Admitted | Refused:
         """Run admit; once more with the same id if the answer was lost. A hold that nobody may know of is voided."""
-        began, lost = time.perf_counter(), False
+        began, lost = _clock(), False
         for _ in range(2):
             try:
                 asked = hot.admitting(self._redis, place, rid, seen, offer, backlog_bound=self._backlog_bound)
@@ -200,7 +201,7 @@ class Admission:
                 if lost:  # the first may have been heard by the server that is fenced now
                     break
                 raise unavailable() from None
-            _observe_admit(time.perf_counter() - began)
+            _observe_admit(_clock() - began)
             return reply
         raise Unsure(place)
 

@@ -176,7 +176,7 @@ class Cycle:
                     self.keep_alive, closing = False, True
             lines.append(b"%b: %b\r\n" % (name, value))
         block = b"".join(lines)
-        if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or block.find(0) >= 0:
+        if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or 0 in block:
             self._started = False
             raise RuntimeError("A header's value holds a line end or a NUL.")
         if not self.keep_alive and not closing:

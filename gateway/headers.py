@@ -24,7 +24,7 @@ _NOT_TO_CALLER: Final = _HOP_BY_HOP | frozenset(
     (b"set-cookie", b"server", b"date", b"alt-svc", b"strict-transport-security", b"location", b"openai-organization",
      b"openai-project", b"anthropic-organization-id", b"anthropic-workspace-id", b"via"),
 )  # fmt: skip
-_NOT_TO_CALLER_PREFIXES: Final = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
+_NOT_TO_CALLER_PREFIXES: Final[tuple[bytes, ...]] = (b"cf-", b"x-ratelimit-", b"anthropic-ratelimit-", b"x-weir-")
 _MINUTE_US: Final = 60_000_000
 _JSON: Final = b"application/json"
 _JSON_TYPE: Final = re.compile(rb"application/json\s*(?:;\s*charset=utf-8\s*)?$", re.IGNORECASE)
@@ -84,9 +84,16 @@ def to_caller(headers: Headers) -> list[tuple[bytes, bytes]]:
         if name in _NOT_TO_CALLER:
             if name == b"connection" and field[1] not in _USUAL:
                 named |= _tokens(field[1])
-        elif not name.startswith(_NOT_TO_CALLER_PREFIXES):
+        elif not _is_kept_back(name):
             passed.append(field)
     return [field for field in passed if field[0] not in named] if named else passed
+
+
+def _is_kept_back(name: bytes) -> bool:
+    for prefix in _NOT_TO_CALLER_PREFIXES:  # noqa: SIM110 - a generator costs more than all of it, and a tuple a method
+        if name.startswith(prefix):
+            return True
+    return False
 
 
 def rate_limits(dialect: Dialect, kind: str, limit: int | None, used_us: int) -> list[tuple[bytes, bytes]]:

@@ -7,41 +7,32 @@ CPU when it was done per event (docs/performance.md). One event loop, so no lock
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 FLUSH_EVERY_S = 0.1
 Labels = tuple[str, ...]
 
-_KEPT = 4_096
-
-_added: dict[tuple[Counter, Labels], list[float]] = {}
-_moves: dict[tuple[Gauge, Labels], list[float]] = {}
-_levels: dict[tuple[Gauge, Labels], float] = {}
-_seen: dict[tuple[Histogram, Labels], list[float]] = {}
+_added: Final[dict[tuple[Counter, Labels], list[float]]] = {}
+_moves: Final[dict[tuple[Gauge, Labels], list[float]]] = {}
+_levels: Final[dict[tuple[Gauge, Labels], float]] = {}
+_seen: Final[dict[tuple[Histogram, Labels], list[float]]] = {}
 
 
 def count(metric: Counter, *labels: str, by: float = 1) -> None:
     """Add to a counter."""
-    adder(metric, *labels)(by)
+    _added.setdefault((metric, labels), []).append(by)
 
 
 def move(metric: Gauge, *labels: str, by: float) -> None:
     """Raise or lower a gauge that counts what is open now."""
-    _mover(metric, *labels)(by)
+    _moves.setdefault((metric, labels), []).append(by)
 
 
-@lru_cache(maxsize=_KEPT)
 def adder(metric: Counter, *labels: str) -> Callable[[float], None]:
-    """`count` for what happens with every request or chunk: each call is one append to a list."""
+    """`count` for what happens with every request or chunk, made once: each call is one append to a list."""
     return _added.setdefault((metric, labels), []).append
-
-
-@lru_cache(maxsize=_KEPT)
-def _mover(metric: Gauge, *labels: str) -> Callable[[float], None]:
-    return _moves.setdefault((metric, labels), []).append
 
 
 def observer(metric: Histogram, *labels: str) -> Callable[[float], None]:

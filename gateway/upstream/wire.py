@@ -318,7 +318,7 @@ def fields(headers: Headers) -> bytes:
     lines = [prefix + value + b"\r\n" for name, value in headers if (prefix := _names.get(name) or _name(name))]
     block = b"".join(lines)
     count = len(lines)
-    if block.count(b"\n") != count or block.count(b"\r") != count or block.find(0) >= 0:
+    if block.count(b"\n") != count or block.count(b"\r") != count or 0 in block:
         raise httpx2.LocalProtocolError("A header's value holds a line end or a NUL.")
     return block
 
