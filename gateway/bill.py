@@ -11,7 +11,6 @@ from gateway.tickets import Ticket, Wish
 from ledger import request_id, tally
 from ledger.catalogue import Upstream
 from ledger.facts import Facts
-from ledger.frozen import Frozen
 from ledger.hot import Place
 from ledger.settlement import Settlement
 
@@ -19,27 +18,43 @@ _TOKENS: Final = frozenset(
     ("input_uncached", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "cache_write_30m",
      "cache_write_12h", "output"),
 )  # fmt: skip
+_clock: Final = time.perf_counter
 _observe_request: Final = tally.observer(metrics.REQUEST_SECONDS)
 _observe_ttft: Final = tally.observer(metrics.TTFT_SECONDS)
 
 
-class End(Frozen, frozen=True):
+class End:
     """How a request ended. Times are of `time.perf_counter`; `usage` is None if the provider reported nothing. Then
     `estimate` stands for it, and where there is none the output tokens `seen`. `whole`: the answer came to its end, so its
     usage is final. `answered`: what costs was begun.
     """
 
-    outcome: str
-    status: int | None
-    usage: Usage | None
-    whole: bool
-    estimate: Usage | None
-    seen: int
-    answered: bool
-    served_model: str | None
-    began: float
-    first_byte: float | None
-    bytes_out: int
+    def __init__(
+        self,
+        *,
+        outcome: str,
+        status: int | None,
+        usage: Usage | None,
+        whole: bool,
+        estimate: Usage | None,
+        seen: int,
+        answered: bool,
+        served_model: str | None,
+        began: float,
+        first_byte: float | None,
+        bytes_out: int,
+    ) -> None:
+        self.outcome: Final = outcome
+        self.status: Final = status
+        self.usage: Final = usage
+        self.whole: Final = whole
+        self.estimate: Final = estimate
+        self.seen: Final = seen
+        self.answered: Final = answered
+        self.served_model: Final = served_model
+        self.began: Final = began
+        self.first_byte: Final = first_byte
+        self.bytes_out: Final = bytes_out
 
 
 def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlement:
@@ -54,14 +69,17 @@ def settlement(ticket: Ticket, upstream: Upstream | None, end: End) -> Settlemen
             usage, estimated = _estimated(ticket, end.estimate, seen), True
         elif not end.whole and as_count(usage, "output") < seen:  # what was reported was of the beginning
             usage, estimated = {**usage, "output": seen}, True
-    ended = time.perf_counter()
-    admitted = ticket.admitted
+    ended = _clock()
+    place, admitted = ticket.place, ticket.admitted
     _observe_request(ended - end.began)
     if end.first_byte is not None:
         _observe_ttft(end.first_byte - end.began)
     return Settlement(
         ticket.rid,
-        *ticket.place,
+        place.partition,
+        place.account,
+        place.key,
+        place.line,
         cost_nanos=0 if void else ticket.cost(usage),
         tokens=None if void else _total(usage),
         admitted_us=admitted.at_us,

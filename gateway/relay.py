@@ -25,24 +25,25 @@ from gateway.tickets import Ticket, Wish
 from gateway.upstream.attempts import Search
 from gateway.upstream.client import Answer, Chosen
 from ledger import log, tally
-from ledger.frozen import Frozen
 from ledger.settlement import Settlement
 
 _ERROR_BODY: Final = 1024 * 1024
 READ_WITHIN_S: Final = 120.0
 _CREDENTIAL_REFUSED: Final = (401, 402, 403)
+_clock: Final = time.perf_counter
 _observe_overhead: Final = tally.observer(metrics.OVERHEAD_SECONDS)
 _add_chunks: Final = tally.adder(metrics.STREAM_CHUNKS)
 _TIER_HEADERS: Final = {"gemini": b"x-gemini-service-tier"}
 
 
-class Request(Frozen, frozen=True):
+class Request:
     """A request that was read: in which dialect, what for, the bytes, and what they ask for."""
 
-    dialect: Dialect
-    endpoint: Endpoint
-    call: Call
-    asked: Asked
+    def __init__(self, dialect: Dialect, endpoint: Endpoint, call: Call, asked: Asked) -> None:
+        self.dialect: Final = dialect
+        self.endpoint: Final = endpoint
+        self.call: Final = call
+        self.asked: Final = asked
 
     @property
     def wish(self) -> Wish:
@@ -92,7 +93,7 @@ class Relay:
             with self._cutoff:
                 # uvicorn's `send` says nothing of a caller who has left (reliability.md 0.9).
                 cycle.on_left(self._caller_left)
-                _observe_overhead(time.perf_counter() - self._began)
+                _observe_overhead(_clock() - self._began)
                 response = await self.search.answer(self._dialect, headers, self._write, form=_is_form(self._request))
                 try:
                     await self._relay(response, cycle)
@@ -174,7 +175,7 @@ class Relay:
         def take(chunk: bytes) -> bool:
             """Called from the upstream's socket: one write to the caller's, and no task in between."""
             if self._first_byte is None:
-                self._first_byte = time.perf_counter()
+                self._first_byte = _clock()
             _add_chunks(1)
             data = meter.feed(chunk)
             if response.complete:

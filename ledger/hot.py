@@ -94,7 +94,7 @@ class Refused(NamedTuple):
     details: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class Ended:
     """How a request ended: settled, voided, late, orphan, or `repeat` with what was charged the first time.
 
@@ -105,7 +105,14 @@ class Ended:
     charge_nanos: int
     shortfall_nanos: int
     seq: int
-    server: str = field(default="", compare=False)
+    server: str = field(compare=False)
+
+    def __init__(self, end: str, charge_nanos: int, shortfall_nanos: int, seq: int, server: str = "") -> None:
+        self.end = end
+        self.charge_nanos = charge_nanos
+        self.shortfall_nanos = shortfall_nanos
+        self.seq = seq
+        self.server = server
 
 
 class Debited(NamedTuple):
@@ -135,13 +142,20 @@ class Old(NamedTuple):
     """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
 
 
-class Offer(Frozen, frozen=True):
+class Offer:
     """What admit is asked for: amounts to hold, dearest first, and what the request will use of the token rate."""
 
-    amounts_nanos: Sequence[int]
-    tokens: int
-    keep_nanos: int | Literal["hold"] = 0
-    facts: bytes = b"{}"
+    def __init__(
+        self,
+        amounts_nanos: Sequence[int],
+        tokens: int,
+        keep_nanos: int | Literal["hold"] = 0,
+        facts: bytes = b"{}",
+    ) -> None:
+        self.amounts_nanos: Final = amounts_nanos
+        self.tokens: Final = tokens
+        self.keep_nanos: Final = keep_nanos
+        self.facts: Final = facts
 
 
 async def admit(
@@ -198,14 +212,24 @@ class End(TypedDict, total=False):
     void: bool
 
 
-def settling(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Future[Any]:
+def settling(
+    redis: Caller,
+    place: Place,
+    rid: str,
+    *,
+    cost_nanos: int,
+    event: bytes,
+    admitted_us: int,
+    tokens: int | None = None,
+    void: bool = False,
+) -> Future[Any]:
     """`settle`, sent: `ended` reads the answer that the future will have, for whoever does not want to wait for it.
 
     It is patient: with an admit that comes right behind it, for which a caller waits, it is one write to the disk.
     """
-    tokens, word = end.get("tokens"), "voided" if end.get("void") else "settled"
-    numbers = _ENDING.pack(end["cost_nanos"], end["admitted_us"], -1 if tokens is None else tokens)
-    args: list[Arg] = [rid, word, end["event"], numbers]
+    word = "voided" if void else "settled"
+    numbers = _ENDING.pack(cost_nanos, admitted_us, -1 if tokens is None else tokens)
+    args: list[Arg] = [rid, word, event, numbers]
     return redis.run(SETTLE, _ending_keys(place, rid), args, patient=True)
 
 
