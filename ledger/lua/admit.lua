@@ -24,10 +24,10 @@ local given = {struct.unpack('<' .. string.rep('d', last), ARGV[6])}
 check(given, 1, last)
 local lease, tokens, bound = given[3], given[4], given[5]
 local k, a = redis.call('HGET', KEYS[2], 'gate'), redis.call('HMGET', KEYS[3], 'gate', 'balance')
-if not (k and a[1] and m[3] == ARGV[2]) then return {'STALE'} end
+if not (k and a[1]) then return {'STALE'} end
 local k_ver, k_rpm, k_tpm, k_conc, dcap, mcap, exp = struct.unpack(GATE, k)
 local a_ver, a_rpm, a_tpm, a_conc, _, _, gift = struct.unpack(GATE, a[1])
-if k_ver ~= given[1] or a_ver ~= given[2] then return {'STALE'} end
+if k_ver ~= given[1] or a_ver ~= given[2] or m[3] ~= ARGV[2] then return {'STALE'} end
 local now = now_us()
 if string.sub(k, GATE_BYTES + 1) ~= 'active' then return {'REVOKED'} end
 if exp >= 0 and exp <= now then return {'EXPIRED'} end
