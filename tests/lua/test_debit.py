@@ -38,9 +38,12 @@ async def test_a_debit_is_posted_like_a_charge(books: Books) -> None:
 
 
 async def test_what_is_held_cannot_be_paid_out(books: Books) -> None:
-    await books.admitted("r1", 4 * USD)
+    await books.admitted("r1", 4 * USD, tokens=7)
+    before = await books.picture()
     assert await debit(books, 6 * USD + 1, "acc:more") == Refused("FUNDS", (str(6 * USD + 1), str(6 * USD)))
     assert await debit(books, 6 * USD, "acc:all") == Debited(0, repeat=False)
+    account = (await books.picture())["acct:acc"]
+    assert account == before["acct:acc"] | {"avail": "0", "spent": str(6 * USD)}
     await books.settle("r1", 1)
     assert await books.get(ACCOUNT, "avail") == 4 * USD - 1
     assert await books.get(ACCOUNT, "spent") == 6 * USD + 1
