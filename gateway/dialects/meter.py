@@ -79,11 +79,12 @@ class Tab:
         if not self._leads_left:
             return 0
         found = self.written.search(piece)
-        if found is None or found.start(1) > _LONGEST_LEAD:
-            return 0
-        self._leads_left -= 1
-        self._lead, self._first = piece[: found.start(1)], found.start()
-        return self._first
+        if found is None:
+            return len(piece)
+        if found.start(1) <= _LONGEST_LEAD:
+            self._leads_left -= 1
+            self._lead, self._first = piece[: found.start(1)], found.start()
+        return found.start()
 
     def read(self, document: dict[str, Any]) -> bool:
         """A parsed document; True if it is an extra that the caller did not ask for."""
