@@ -72,8 +72,11 @@ def pin(processes: Iterable[psutil.Process], core: int) -> None:
 
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
-    """User and system time so far."""
-    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+    """User and system time so far, to the nanosecond: `/proc/PID/stat` counts hundredths of a second.
+
+    The number of a process' clock is what `clock_getcpuclockid(3)` makes of its id on Linux.
+    """
+    return sum(time.clock_gettime(~process.pid << 3 | 2) for process in processes)
 
 
 def many_files() -> None:
