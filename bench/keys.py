@@ -6,7 +6,6 @@ Redis. The bench's audit, and every request that one of them pays, would show a 
 
 import itertools
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,8 +14,9 @@ import pymongo
 
 from bench.contestants.weir import new_account
 from bench.load.closed import Keys
+from bench.machine import CannotRunError
 from bench.stack import Stack
-from ledger import catalogue, keys, keyspace, publish
+from ledger import catalogue, hot, keys, keyspace, publish
 from ledger.cold import now
 from ledger.vault import Vault, parse_master_key
 
@@ -72,11 +72,12 @@ def _document(text: str, key_id: str, account: str, partition: str, pepper_name:
 
 
 class _Redis:
-    """Writes records by the thousand: commands in one piece, replies counted."""
+    """Puts keys in force by the thousand: commands in one piece, replies counted."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname or "", parts.port or 6379))
+        self._socket = socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=30)
+        self._ask([[b"SCRIPT", b"LOAD", hot.PUBLISH.text]], lines=2)
 
     def __enter__(self) -> Self:
         return self
@@ -87,22 +88,29 @@ class _Redis:
     def write(self, documents: list[dict[str, Any]]) -> None:
         for start in range(0, len(documents), 1_000):
             some = documents[start : start + 1_000]
-            self._socket.sendall(b"".join(_command(document) for document in some))
-            replies = b""
-            while replies.count(b"\n") < len(some):
-                replies += self._socket.recv(65536)
-            assert b"-" not in replies, replies[:200]
+            replies = self._ask([_publish(document) for document in some], lines=3)
+            if replies != _IN_FORCE * len(some):
+                raise CannotRunError(f"keys were not put in force: {replies[:200]!r}")
+
+    def _ask(self, commands: list[list[bytes]], *, lines: int) -> bytes:
+        """The replies, of so many lines each."""
+        self._socket.sendall(b"".join(map(_packed, commands)))
+        replies = b""
+        while replies.count(b"\n") < lines * len(commands):
+            replies += self._socket.recv(65536)
+        return replies
 
 
-def _command(document: dict[str, Any]) -> bytes:
-    """HSET with what `publish` would set."""
-    fields = {name: value for name, value in publish.key_fields(document).items() if value}
-    words = ["HSET", keyspace.api_key(document["partition"], document["_id"])]
-    words += itertools.chain.from_iterable({**fields, "ver": "1"}.items())
-    return b"*%d\r\n" % len(words) + b"".join(_words(words))
+_IN_FORCE = b"*1\r\n$2\r\nOK\r\n"
 
 
-def _words(words: list[str]) -> Iterator[bytes]:
-    for word in words:
-        raw = word.encode()
-        yield b"$%d\r\n%s\r\n" % (len(raw), raw)
+def _publish(document: dict[str, Any]) -> list[bytes]:
+    """What `hot.publish` sends."""
+    partition = document["partition"]
+    where = (keyspace.meta(partition), keyspace.api_key(partition, document["_id"]))
+    fields = itertools.chain.from_iterable(publish.key_fields(document).items())
+    return [b"EVALSHA", hot.PUBLISH.sha, b"2", *(word.encode() for word in (*where, "ver", "1", *fields))]
+
+
+def _packed(words: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%s\r\n" % (len(word), word) for word in words])
