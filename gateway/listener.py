@@ -30,9 +30,7 @@ _INVALID: Final = b"Invalid HTTP request received."
 _TOO_LARGE: Final = b"The request's head is too large."
 _TOO_SLOW: Final = b"The request's head did not arrive in time."
 _NO_HANDSHAKE: Final = b"This is no handshake for a WebSocket."
-_UNTIMELY: Final = (
-    b"Another protocol is asked for by itself, when the answers before it have ended; CONNECT is not served."
-)
+_UNTIMELY: Final = b"A WebSocket is asked for by itself, when the answers before it have ended; CONNECT is not served."
 
 
 @lru_cache(maxsize=1024)
@@ -115,14 +113,17 @@ class Listener(asyncio.Protocol):
         self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            log.get().warning("invalid_request")
-            self._refuse(b"400 Bad Request", _INVALID)
-        except httptools.HttpParserUpgrade as asked:
-            self._upgrade(data[asked.args[0] :])
-            return
+        more = data
+        while more:
+            try:
+                self._parser.feed_data(more)
+                break
+            except httptools.HttpParserError:
+                log.get().warning("invalid_request")
+                self._refuse(b"400 Bad Request", _INVALID)
+                break
+            except httptools.HttpParserUpgrade as asked:
+                more = self._upgrade(more[asked.args[0] :])
         if not self._in_head or flow.lingering:
             if self._head_timer is not None:
                 self._forget_head()
@@ -240,20 +241,25 @@ class Listener(asyncio.Protocol):
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
-    def _upgrade(self, rest: bytes) -> None:
+    def _upgrade(self, rest: bytes) -> bytes:
         """A head has come that asks for another protocol, and `rest` behind it; the parser takes the head for all of it.
 
-        A WebSocket is handed over. Any other protocol is ignored (RFC 9110 7.8), and the request is one like any other: a
-        parser that is not told of the wish reads it again, or its body would be lost, or be taken for the next request.
+        Returns what is to be read now. A WebSocket is handed over. Any other protocol is ignored (RFC 9110 7.8), and the
+        request is one like any other: a parser that is not told of the wish reads it again, or its body would be lost, or be
+        taken for the next request.
         """
-        method = self._parser.get_method()
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        if method != b"CONNECT" and not self._wants_websocket():
+            self._parser = self._new_parser()
+            return upgrade.head(method, self._url, version, self._headers, but=b"upgrade") + rest
         if method == b"CONNECT" or (self._cycle is not None and not self._cycle.response_complete):
             self._refuse(b"400 Bad Request", _UNTIMELY)
-        elif self._config.ws_protocol_class is None or upgrade.asked_for(self._headers) != b"websocket":
-            self._parser, version = self._new_parser(), self._parser.get_http_version()
-            self.data_received(upgrade.head(method, self._url, version, self._headers, but=b"upgrade") + rest)
         else:
-            self._hand_over(upgrade.head(method, self._url, self._parser.get_http_version(), self._headers) + rest)
+            self._hand_over(upgrade.head(method, self._url, version, self._headers) + rest)
+        return b""
+
+    def _wants_websocket(self) -> bool:
+        return self._config.ws_protocol_class is not None and upgrade.asked_for(self._headers) == b"websocket"
 
     def _hand_over(self, data: bytes) -> None:
         if upgrade.hand_over(self._config, self._server_state, self._app_state, self._transport, data):
@@ -301,11 +307,10 @@ class Listener(asyncio.Protocol):
         flow = self._flow
         if flow is None or flow.lingering or self._transport.is_closing():
             return
-        cycle = self._cycle
-        if cycle is None or not cycle.answering:  # else it would be read as a part of the answer that is being given
+        if not any(each.answering for each in self._serving):  # else it would be read as a part of that answer
             head = b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
             self._transport.write(head % (status, len(message)) + b"connection: close\r\n\r\n" + message)
-        if cycle is None or cycle.response_complete:
+        if self._cycle is None or self._cycle.response_complete:
             flow.linger()
         elif flow.write_paused:  # nobody reads, and a close would wait until somebody did
             self._transport.abort()

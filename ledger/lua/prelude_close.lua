@@ -1,7 +1,9 @@
-local GATED = {rpm = true, tpm = true, conc = true, dcap = true, mcap = true, exp = true, free = true}
-local function readable(from, to) -- whether the fields and values among ARGV are fit for a gate
+local LEAST = {rpm = 1, tpm = 1, conc = 0, dcap = 0, mcap = 0, exp = 0, free = 0}
+-- Whether the fields and values among ARGV are fit for a gate. gone: the value that takes a field away.
+local function readable(from, to, gone)
   for i = from, to, 2 do
-    if GATED[ARGV[i]] and ARGV[i + 1] ~= '' and not whole(ARGV[i + 1]) then return false end
+    local least, value = LEAST[ARGV[i]], ARGV[i + 1]
+    if least and value ~= gone and (whole(value) or -1) < least then return false end
   end
   return true
 end

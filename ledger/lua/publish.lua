@@ -6,7 +6,7 @@
 local m = redis.call('HMGET', KEYS[1], 'server')
 if m[1] ~= server() then return {'FENCED'} end
 local version = whole(ARGV[2])
-if not version or #ARGV % 2 ~= 0 or not readable(3, #ARGV) then return redis.error_reply('EARG') end
+if not version or #ARGV % 2 ~= 0 or not readable(3, #ARGV, '') then return redis.error_reply('EARG') end
 if version <= tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '-1') then return {'REPEAT'} end
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i]) else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end

@@ -115,27 +115,28 @@ async def test_a_handshake_with_a_body_is_answered_or_closed(monkeypatch: pytest
     assert answer.startswith(b"HTTP/1.1 400")
 
 
-@pytest.mark.parametrize("later", [H2C % 0, WEBSOCKET + b"\r\n"], ids=["h2c", "websocket"])
-async def test_another_protocol_is_refused_while_a_request_is_under_way(later: bytes) -> None:
+async def test_a_websocket_is_refused_while_a_request_is_under_way() -> None:
     """It would overtake the answer; whoever serves hears that the caller has left."""
     async with listening() as (app, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n")
         while not app.paths:
             await asyncio.sleep(0.005)
-        writer.write(later)
+        writer.write(WEBSOCKET + b"\r\n")
         answer = await asyncio.wait_for(reader.read(), 5)
         await asyncio.wait_for(app.left.wait(), 5)
         writer.transport.abort()
     assert (app.paths, answer.partition(b"\r\n")[0]) == (["/waits"], b"HTTP/1.1 400 Bad Request")
 
 
-async def test_a_refusal_is_no_part_of_an_answer_that_has_begun() -> None:
+@pytest.mark.parametrize("queued", [b"", b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\n"], ids=["next", "behind another"])
+@pytest.mark.parametrize("refused", [WEBSOCKET + b"\r\n", b"no request\r\n\r\n"], ids=["websocket", "no request"])
+async def test_a_refusal_is_no_part_of_an_answer_that_has_begun(queued: bytes, refused: bytes) -> None:
     async with listening() as (app, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /begins HTTP/1.1\r\nhost: a\r\n\r\n")
         begun = await asyncio.wait_for(reader.readuntil(b"begun\r\n"), 5)
-        writer.write(WEBSOCKET + b"\r\n")
+        writer.write(queued + refused)
         rest = await asyncio.wait_for(reader.read(), 5)
         await asyncio.wait_for(app.left.wait(), 5)
         writer.transport.abort()
@@ -167,6 +168,20 @@ async def test_a_protocol_that_is_not_ours_is_ignored_each_time() -> None:
             assert answer.startswith(b"HTTP/1.1 200")
         writer.transport.abort()
     assert app.paths == ["/1"] * 3
+
+
+async def test_pipelined_requests_that_ask_for_another_protocol_are_served_in_their_order() -> None:
+    """However many come in one packet."""
+    async with listening() as (app, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = (H2C % 2).replace(b", close", b"")
+        many = 1500
+        writer.write(b"".join([head + b"%02d" % (number % 100) for number in range(many)]))
+        for number in range(many):
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert await reader.readexactly(2) == b"%02d" % (number % 100)
+        writer.transport.abort()
+    assert app.paths == ["/1"] * many
 
 
 async def test_connect_is_refused() -> None:

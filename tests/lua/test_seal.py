@@ -180,7 +180,7 @@ async def test_restore_only_while_it_is_being_rebuilt(bare: Books) -> None:
     [
         ("money", 3, "1", "x", "2"), ("money", 9, "1", "2", "2"),
         ("money", 4, "1", "2", "2", "x"),
-        ("money", 6, "1", "2", "2", "4", "rpm", "1.5"), ("policy", 3, "4", "mcap", "x"),
+        ("money", 6, "1", "2", "2", "4", "rpm", "1.5"), ("policy", 3, "4", "mcap", "x"), ("policy", 3, "4", "rpm", ""),
         ("mark", 3, "S", "", "0"), ("policy", 1, "x"),
         ("what", 0), ("mark", "", "S", "1", "0"), ("line", 0), ("line", 1, "0 0 0 20000 5 24000 9"),
     ],

@@ -260,6 +260,7 @@ async def test_publish_never_touches_a_balance(books: Books) -> None:
     [
         ("ver", ""), ("ver", "-1"), ("ver", "x"), ("ver", "1.5"), ("ver", 2, "status"),
         *(("ver", 2, "status", "active", limit, value) for limit in LIMITS for value in ("-1", "x", "1.5", str(CAP + 1))),
+        ("ver", 2, "rpm", "0"), ("ver", 2, "tpm", "0"),
     ],
 )  # fmt: skip
 async def test_publish_malformed(books: Books, args: tuple[Any, ...]) -> None:
