@@ -135,7 +135,14 @@ def listens(port: int) -> bool:
 
 
 def family(root: psutil.Process) -> list[psutil.Process]:
-    return [root, *root.children(recursive=True)]
+    """A process and its descendants, but for the children in which Redis writes its file anew: they end when they like."""
+    found = [root]
+    for process in root.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if parent is None or not parent.name().startswith(("valkey", "redis")):
+                found.append(process)
+    return found
 
 
 def read_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:

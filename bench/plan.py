@@ -55,7 +55,7 @@ FULL: tuple[Scenario, ...] = (
     Crowd("10 KB prompts", connections=64, seconds=4, rounds=3, size=10_000),
     Crowd(LARGE, connections=64, seconds=5, rounds=3, size=200_000),
     _SCRIPTS,
-    Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=7),
+    Chunks(CHUNKS, streams=100, chunks=100, pace_ms=20, rounds=5),
     _SCRIPTS,
     Rate("50 requests/s", per_s=50, seconds=6, rounds=3),
     Rate("1,000 requests/s", per_s=1_000, seconds=6, rounds=3, all=False),
