@@ -16,7 +16,7 @@ from bench.contestants.weir import new_account
 from bench.load.closed import Keys
 from bench.machine import CannotRunError
 from bench.stack import Stack
-from ledger import catalogue, hot, keys, keyspace, publish
+from ledger import catalogue, keys, keyspace, publish, scripts
 from ledger.cold import now
 from ledger.vault import Vault, parse_master_key
 
@@ -77,7 +77,7 @@ class _Redis:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._socket = socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=30)
-        self._ask([[b"SCRIPT", b"LOAD", hot.PUBLISH.text]], lines=2)
+        self._ask([[b"SCRIPT", b"LOAD", scripts.PUBLISH.text]], lines=2)
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +109,7 @@ def _publish(document: dict[str, Any]) -> list[bytes]:
     partition = document["partition"]
     where = (keyspace.meta(partition), keyspace.api_key(partition, document["_id"]))
     fields = itertools.chain.from_iterable(publish.key_fields(document).items())
-    return [b"EVALSHA", hot.PUBLISH.sha, b"2", *(word.encode() for word in (*where, "ver", "1", *fields))]
+    return [b"EVALSHA", scripts.PUBLISH.sha, b"2", *(word.encode() for word in (*where, "ver", "1", *fields))]
 
 
 def _packed(words: list[bytes]) -> bytes:

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from gateway import metrics
 from gateway.flow import Signal
 from gateway.spill import MAX_BYTES, Spill
-from ledger import common_metrics, facts, hot, keyspace, log, tally
+from ledger import common_metrics, facts, hot, keyspace, log, scripts, tally
 from ledger.hot import Ended, Fenced, Old, Place
 from ledger.link import Caller, StoreUnavailable
 from ledger.settlement import Settlement
@@ -194,7 +194,7 @@ class Settler:
         began = time.monotonic()
         key = keyspace.meta(partition)
         wait_ms = int(BARRIER_EVERY_S * 5000)
-        words = (("EVAL", hot.BARRIER.text, 1, key), ("WAIT", self._replicas, wait_ms))
+        words = (("EVAL", scripts.BARRIER.text, 1, key), ("WAIT", self._replicas, wait_ms))
         with contextlib.suppress(StoreUnavailable, ResponseError):
             (name,), reached = await self._barriers.together(key, *words)
             for rid, (s, acked_by, acked_at) in tuple(self._kept.items()):

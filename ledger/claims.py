@@ -43,14 +43,16 @@ async def _judge_one(cold: ColdBook, redis: Caller, partition: str, entry_id: by
         seconds, micros = await redis.command("TIME", key=key)
         # MongoDB has said that it was never posted, so its age is no reason for doubt any more.
         now_us = int(seconds) * 1_000_000 + int(micros)
-        ended: Any = await hot.settle(
-            redis,
-            Place(partition, claim.account, claim.key, claim.line),
-            claim.rid,
-            cost_nanos=claim.cost_nanos,
-            event=encode_facts(claim.facts),
-            admitted_us=now_us,
-            tokens=claim.tokens,
+        ended: Any = hot.ended(
+            await hot.settling(
+                redis,
+                Place(partition, claim.account, claim.key, claim.line),
+                claim.rid,
+                cost_nanos=claim.cost_nanos,
+                event=encode_facts(claim.facts),
+                admitted_us=now_us,
+                tokens=claim.tokens,
+            )
         )
         log.get().warning("claim_posted", rid=claim.rid, account=claim.account, outcome=ended.end)
     await redis.command("XDEL", key, entry_id)

@@ -1,4 +1,6 @@
-"""The hot book: one typed function per script. Keys come from `keyspace`, replies are words, money is int nano-USD.
+"""The hot book: one typed function per script that a request or an account needs (`takeover` has those of a worker).
+
+Keys come from `keyspace`, replies are words, money is int nano-USD.
 
 Each raises Fenced when this server may not serve the partition (yet), and StoreUnavailable when Redis did not answer;
 after the latter the call may or may not have happened, and asking again with the same id is safe.
@@ -9,38 +11,11 @@ from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, Required, TypedDict, Unpack
+from typing import Any, Final, Literal, NamedTuple
 
-from ledger import common_metrics, keyspace
+from ledger import common_metrics, keyspace, scripts
 from ledger.frozen import Frozen
-from ledger.link import Arg, Caller, Script
-
-ADMIT: Final = Script("admit", "prelude_form", "prelude_gate", "prelude_balance", "prelude_line", "prelude_limits")
-_POST: Final = ("prelude_form", "prelude_hold", "prelude_balance", "prelude_line", "prelude_event", "prelude_post")
-SETTLE: Final = Script("settle", *_POST)
-PROGRESS: Final = Script("progress", "prelude_form", "prelude_hold")
-SWEEP: Final = Script("sweep", *_POST)
-GRANT: Final = Script("grant", "prelude_minus", "prelude_balance")
-PUBLISH: Final = Script("publish", "prelude_gate", "prelude_close")
-ADOPT: Final = Script("adopt", "prelude_form", "prelude_hold", "prelude_balance", "prelude_line")
-REOPEN: Final = Script("reopen")
-BARRIER: Final = Script("barrier")
-DEBIT: Final = Script("debit", "prelude_form", "prelude_hold", "prelude_balance", "prelude_event")
-SEAL: Final = Script("seal")
-RESTORE: Final = Script(
-    "restore",
-    *(
-        "prelude_minus",
-        "prelude_form",
-        "prelude_gate",
-        "prelude_close",
-        "prelude_hold",
-        "prelude_balance",
-        "prelude_line",
-    ),
-)
-LOOK: Final = Script("look")
-SCRIPTS: Final = (ADMIT, SETTLE, PROGRESS, SWEEP, GRANT, PUBLISH, ADOPT, REOPEN, BARRIER, DEBIT, SEAL, RESTORE, LOOK)
+from ledger.link import Arg, Caller
 
 LEASE_US: Final = 45_000_000
 BACKLOG_BOUND: Final = 1_000_000  # events of a partition that wait for MongoDB; above it nothing new is admitted
@@ -130,14 +105,6 @@ class Seen(NamedTuple):
     account: list[bytes | None]
 
 
-class Record(NamedTuple):
-    """What `restore` puts at one key: its kind and words are listed in the script's header."""
-
-    key: str
-    kind: Literal["money", "policy", "counters", "line", "mark"]
-    words: tuple[Arg, ...]
-
-
 class Old(NamedTuple):
     """Redis does not know the request and it is too old to be sure: MongoDB must be asked before it is posted."""
 
@@ -183,7 +150,7 @@ def admitting(
         versions.key, versions.account, lease_us, offer.tokens, backlog_bound, *amounts
     )
     args: list[Arg] = [rid, versions.config, offer.keep_nanos, at.who, offer.facts, numbers]
-    return redis.run(ADMIT, keys, args)
+    return redis.run(scripts.ADMIT, keys, args)
 
 
 def admitted(reply: Any) -> Admitted | Refused:
@@ -191,25 +158,15 @@ def admitted(reply: Any) -> Admitted | Refused:
     if reply[0] == b"OK":
         choice, amount, at_us, key_requests, key_tokens, requests, tokens, free = reply[1:9]
         return Admitted(choice - 1, amount, at_us, key_requests, key_tokens, requests, tokens, bool(free))
-    word = _word(reply)
+    word = first_word(reply)
     return Refused(word, tuple(part.decode() for part in reply[1:]))
 
 
 async def look(redis: Caller, partition: str, key_id: str) -> Seen:
     """Read a key, its account and the config's version in one round trip; whatever decides on them is checked by admit."""
     keys = (keyspace.meta(partition), keyspace.api_key(partition, key_id))
-    config, key, account = await redis.run(LOOK, keys, [keyspace.account(partition, "")])
+    config, key, account = await redis.run(scripts.LOOK, keys, [keyspace.account(partition, "")])
     return Seen(int(config or 0), key, account)
-
-
-class End(TypedDict, total=False):
-    """What settle is told. `event` is opaque to Redis (see `events`); `tokens` None: as many as were held for."""
-
-    cost_nanos: Required[int]
-    event: Required[bytes]
-    admitted_us: Required[int]
-    tokens: int | None
-    void: bool
 
 
 def settling(
@@ -223,24 +180,20 @@ def settling(
     tokens: int | None = None,
     void: bool = False,
 ) -> Future[Any]:
-    """`settle`, sent: `ended` reads the answer that the future will have, for whoever does not want to wait for it.
+    """End a request for good, sent: `ended` reads the answer that the future will have. Idempotent by rid.
 
+    `event` is opaque to Redis (see `events`); `tokens` None: as many as were held for.
     It is patient: with an admit that comes right behind it, for which a caller waits, it is one write to the disk.
     """
     word = "voided" if void else "settled"
     numbers = _ENDING.pack(cost_nanos, admitted_us, -1 if tokens is None else tokens)
     args: list[Arg] = [rid, word, event, numbers]
-    return redis.run(SETTLE, _ending_keys(place, rid), args, patient=True)
-
-
-async def settle(redis: Caller, place: Place, rid: str, **end: Unpack[End]) -> Ended | Old:
-    """End a request for good. Idempotent by rid."""
-    return ended(await settling(redis, place, rid, **end))
+    return redis.run(scripts.SETTLE, ending_keys(place, rid), args, patient=True)
 
 
 def ended(reply: Any) -> Ended | Old:
     """What became of a settle."""
-    word = _word(reply)
+    word = first_word(reply)
     if word == "OK":
         return Ended(reply[1].decode(), int(reply[2]), int(reply[3]), int(reply[4]), reply[5].decode())
     if word == "REPEAT":
@@ -259,7 +212,7 @@ async def progress(
         keyspace.hold(place.partition, rid),
         keyspace.due(place.partition),
     )
-    word = _word(await redis.run(PROGRESS, keys, [rid, used_nanos, lease_us]))
+    word = first_word(await redis.run(scripts.PROGRESS, keys, [rid, used_nanos, lease_us]))
     if word in ("OK", "STOP", "GONE"):
         return word  # type: ignore[return-value]
     raise Unexpected(word)
@@ -267,8 +220,8 @@ async def progress(
 
 async def sweep(redis: Caller, place: Place, rid: str) -> Ended | None:
     """Abandon one request whose lease has ended; None if it is not due or ended meanwhile."""
-    reply = await redis.run(SWEEP, _ending_keys(place, rid), [rid])
-    if _word(reply) == "OK":
+    reply = await redis.run(scripts.SWEEP, ending_keys(place, rid), [rid])
+    if first_word(reply) == "OK":
         return Ended("abandoned", int(reply[1]), int(reply[2]), int(reply[3]))
     return None
 
@@ -278,7 +231,7 @@ async def grant(
 ) -> Literal["OK", "REPEAT", "RANGE"]:
     """Put money in: `credited_nanos` is the account's total after grant `number`; a lower number changes nothing."""
     keys = (keyspace.meta(partition), keyspace.account(partition, account))
-    word = _word(await redis.run(GRANT, keys, [number, str(credited_nanos)]))
+    word = first_word(await redis.run(scripts.GRANT, keys, [number, str(credited_nanos)]))
     if word in ("OK", "REPEAT", "RANGE"):
         return word  # type: ignore[return-value]
     raise Unexpected(word)
@@ -288,50 +241,8 @@ async def publish(redis: Caller, partition: str, record: str, version: int, fiel
     """Put a record's newer version in force; True if it was not already. `record` is its key; '' removes a field."""
     field = "config" if record == keyspace.meta(partition) else "ver"
     flat = [word for pair in fields.items() for word in pair]
-    reply = await redis.run(PUBLISH, (keyspace.meta(partition), record), [field, version, *flat])
-    return _word(reply) == "OK"
-
-
-async def adopt(
-    redis: Caller,
-    place: Place,
-    rid: str,
-    *,
-    abandoned: bool,
-    charge_nanos: int,
-    shortfall_nanos: int,
-    beyond: bool = False,
-) -> bool:
-    """Reopening: take over an event that MongoDB has and this server lost; True if it was not known.
-
-    `beyond`: the event came to MongoDB after its epoch was closed without it; then also while the partition is open.
-    """
-    keys = _ending_keys(place, rid)[:5]
-    args: list[Arg] = [rid, "X" if abandoned else "S", charge_nanos, shortfall_nanos, "beyond" if beyond else ""]
-    return _word(await redis.run(ADOPT, keys, args)) == "OK"
-
-
-async def reopen(
-    redis: Caller,
-    partition: str,
-    step: Literal["take", "recover", "open"],
-    *,
-    term: int,
-    epoch: int = 0,
-    config: int = 0,
-    instance: str = "",
-    lease_us: int = LEASE_US,
-    floor_us: int = 0,
-) -> Literal["OK", "TERM", "LOST"]:
-    """One step of letting this server serve a partition; `term` is the leader's fencing token.
-
-    `floor_us` is the end of the last sealed day; no event is dated before it.
-    """
-    keys = (keyspace.meta(partition), keyspace.due(partition))
-    word = _word(await redis.run(REOPEN, keys, [step, term, lease_us, epoch, config, instance, floor_us]))
-    if word in ("OK", "TERM", "LOST"):
-        return word  # type: ignore[return-value]
-    raise Unexpected(word)
+    reply = await redis.run(scripts.PUBLISH, (keyspace.meta(partition), record), [field, version, *flat])
+    return first_word(reply) == "OK"
 
 
 async def debit(
@@ -344,8 +255,8 @@ async def debit(
         keyspace.hold(partition, debit_id),
         keyspace.usage(partition),
     )
-    reply = await redis.run(DEBIT, keys, [debit_id, amount_nanos, event, asked_us])
-    word = _word(reply)
+    reply = await redis.run(scripts.DEBIT, keys, [debit_id, amount_nanos, event, asked_us])
+    word = first_word(reply)
     if word in ("OK", "REPEAT"):
         return Debited(int(reply[1]), repeat=word == "REPEAT")
     if word == "FUNDS":
@@ -357,25 +268,13 @@ async def debit(
 
 async def seal(redis: Caller, partition: str, *, day_end_us: int) -> tuple[int, int] | None:
     """Close the day before `day_end_us` for posting: the (epoch, seq) that hold all of it, None if it is not over yet."""
-    reply = await redis.run(SEAL, (keyspace.meta(partition),), [day_end_us])
-    word = _word(reply)
+    reply = await redis.run(scripts.SEAL, (keyspace.meta(partition),), [day_end_us])
+    word = first_word(reply)
     if word == "EARLY":
         return None
     if word != "OK":
         raise Unexpected(word)
     return int(reply[1]), int(reply[2])
-
-
-async def restore(redis: Caller, partition: str, records: Sequence[Record], *, term: int) -> Literal["OK", "TERM"]:
-    """Put records of an emptied partition in place, absolutely, while it is being rebuilt; all or none of them."""
-    keys = (keyspace.meta(partition), *(record.key for record in records))
-    args: list[Arg] = [term]
-    for record in records:
-        args += (record.kind, len(record.words), *record.words)
-    word = _word(await redis.run(RESTORE, keys, args))
-    if word in ("OK", "TERM"):
-        return word  # type: ignore[return-value]
-    raise Unexpected(word)
 
 
 _ENDING: Final = struct.Struct("<3d")
@@ -415,12 +314,14 @@ def _keys_at(place: Place) -> _KeysAt:
     )
 
 
-def _ending_keys(place: Place, rid: str) -> tuple[str, ...]:
+def ending_keys(place: Place, rid: str) -> tuple[str, ...]:
+    """The keys of the scripts that end a request: meta, account, line, hold, due, usage."""
     at = _keys_at(place)
     return (at.meta, at.account, at.line, at.holds + rid, at.due, at.usage)
 
 
-def _word(reply: Any) -> str:
+def first_word(reply: Any) -> str:
+    """What a script answers with; Fenced is raised for every script that says so."""
     word: str = reply[0].decode()
     if word == "FENCED":
         common_metrics.FENCED.inc()

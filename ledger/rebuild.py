@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from ledger import hot, keyspace, publish, statements
+from ledger import keyspace, publish, statements, takeover
 from ledger.cold import ColdBook, Collection, Document, now
-from ledger.hot import Record
 from ledger.lines import InUse
 from ledger.link import Caller
+from ledger.takeover import Record
 
 _A_CALL = 400  # records of one script call: some 6 ms; each call is also one fsync
 _IN_FLIGHT = 16
@@ -338,7 +338,7 @@ class _Writer:
             self._failed = error
 
     async def _call(self, partition: str, records: list[Record]) -> None:
-        if await hot.restore(self._redis, partition, records, term=self._term) != "OK":
+        if await takeover.restore(self._redis, partition, records, term=self._term) != "OK":
             raise Superseded("TERM")
         self._done += sum(record.kind in ("money", "policy") for record in records)
         self._progress(min(self._done, self.of), self.of)

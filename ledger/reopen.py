@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo.errors import BulkWriteError
 
-from ledger import hot, keyspace, publish, rebuild, rewrite, sequence
+from ledger import keyspace, publish, rebuild, rewrite, sequence, takeover
 from ledger.cold import DUPLICATE_KEY, ColdBook, Document
 from ledger.hot import Place
 from ledger.link import Caller
@@ -140,7 +140,7 @@ async def _meta(redis: Caller, partition: str) -> Meta:
 
 
 async def _step(redis: Caller, partition: str, step: Any, **arguments: Any) -> None:
-    word = await hot.reopen(redis, partition, step, **arguments)
+    word = await takeover.reopen(redis, partition, step, **arguments)
     if word != "OK":
         raise Superseded(word)
 
@@ -169,7 +169,7 @@ async def _adopt(cold: ColdBook, redis: Caller, event: Document, *, beyond: bool
         first = await cold.usage.find_one({"_id": event["request_id"]})
         charge += first["charge_nanos"] if first else 0
         shortfall += first["shortfall_nanos"] if first else 0
-    return await hot.adopt(
+    return await takeover.adopt(
         redis,
         place,
         event["_id"] if event["end"] == "debit" else event["request_id"],

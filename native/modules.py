@@ -24,6 +24,7 @@ LEDGER = (
     "price_tables",
     "prices",
     "request_id",
+    "scripts",
     "tally",
 )
 """Of the ledger's modules, those that a request passes through."""

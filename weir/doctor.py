@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pymongo.errors import PyMongoError
 from redis.exceptions import ResponseError
 
-from ledger import catalogue, compiled, hot, keyspace, publish
+from ledger import catalogue, compiled, keyspace, publish, scripts
 from ledger.cold import ColdBook, ColdBookError
 from ledger.connect import connect
 from ledger.link import Caller, StoreUnavailable
@@ -112,9 +112,9 @@ async def _shard(redis: Caller, partition: str, replicas: int) -> AsyncIterator[
         enough, said = False, said + "; set it to how many must have a settle before it is forgotten"
     yield Finding("replicas", good=enough, said=said)
     try:
-        for script in hot.SCRIPTS:
+        for script in scripts.SCRIPTS:
             await redis.command("SCRIPT", "LOAD", script.text, key=key)
-        yield Finding("scripts", good=True, said=f"{len(hot.SCRIPTS)} load")
+        yield Finding("scripts", good=True, said=f"{len(scripts.SCRIPTS)} load")
     except ResponseError as error:
         yield Finding("scripts", good=False, said=str(error))
     seconds, micros = await redis.command("TIME", key=key)

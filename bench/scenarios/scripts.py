@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from bench.arena import Arena
 from bench.contestants import weir
 from bench.machine import CannotRunError, cpu_s, free_port, pin, server
-from ledger import facts, hot, keyspace, request_id
+from ledger import facts, hot, keyspace, request_id, takeover
 from ledger.facts import Facts
 from ledger.hot import Admitted, Ended, Offer, Place, Versions
 from ledger.link import Link
@@ -100,7 +100,10 @@ async def _request(redis: Link) -> None:
     if not isinstance(admitted, Admitted):
         raise CannotRunError(f"admit said {admitted}")
     event = facts.encode(_ENDED)
-    ended = await hot.settle(redis, _PLACE, rid, cost_nanos=118_000, event=event, admitted_us=admitted.at_us, tokens=29)
+    reply = await hot.settling(
+        redis, _PLACE, rid, cost_nanos=118_000, event=event, admitted_us=admitted.at_us, tokens=29
+    )
+    ended = hot.ended(reply)
     if not isinstance(ended, Ended) or ended.end != "settled":
         raise CannotRunError(f"settle said {ended}")
 
@@ -108,9 +111,9 @@ async def _request(redis: Link) -> None:
 async def _open(redis: Link) -> None:
     """One partition with an account and a key, every limit of both checked."""
     partition, account, key, _ = _PLACE
-    await hot.reopen(redis, partition, "take", term=1)
-    await hot.reopen(redis, partition, "recover", term=1, epoch=1, config=1, instance="bench")
-    await hot.reopen(redis, partition, "open", term=1)
+    await takeover.reopen(redis, partition, "take", term=1)
+    await takeover.reopen(redis, partition, "recover", term=1, epoch=1, config=1, instance="bench")
+    await takeover.reopen(redis, partition, "open", term=1)
     policy = {"status": "active", "policy": "{}", **_LIMITS}
     await hot.publish(redis, partition, keyspace.account(partition, account), 1, policy)
     await hot.publish(redis, partition, keyspace.api_key(partition, key), 1, policy)

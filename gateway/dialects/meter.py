@@ -47,7 +47,7 @@ class Tab:
         self.done = False
         self.content_frames = 0
         self.content_bytes = 0
-        self._texts: Callable[[bytes, int], list[bytes]] = self.written.findall
+        self._texts: Callable[[bytes, int], list[bytes]] = self.written.findall  # bound once: every piece asks it
         self._lead = b""  # the bytes of a piece up to its first text, which it began to say at `_first`
         self._first = 0
         self._leads_left = _LEADS

@@ -13,5 +13,6 @@ if number <= num(a[1]) then return {'REPEAT', S(avail)} end
 local more = minus(ARGV[2], a[2] or '0')
 if more < 0 then return redis.error_reply('EARG') end
 if avail + held + more > CAP then return {'RANGE'} end
-redis.call('HSET', KEYS[2], 'grant', ARGV[1], 'credited', ARGV[2], 'balance', struct.pack(BALANCE, avail + more, held, live, rt, tt))
+redis.call('HSET', KEYS[2], 'grant', ARGV[1], 'credited', ARGV[2],
+  'balance', struct.pack(BALANCE, avail + more, held, live, rt, tt))
 return {'OK', S(avail + more)}

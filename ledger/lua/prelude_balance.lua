@@ -1,5 +1,5 @@
--- What an account has, and has in use: the field `balance` of its hash, five little-endian doubles (exact up to CAP; as fields of
--- their own they cost both scripts a tenth more): avail held live rt tt, all 0 where there is none.
+-- What an account has, and has in use: the field `balance` of its hash, five little-endian doubles (exact up to CAP):
+-- avail held live rt tt, all 0 where there is none. One field, because a script pays for each that it reads or writes.
 -- avail, held: nano-USD. live: requests in flight. rt, tt: the rate states of requests and tokens, us.
 local BALANCE, BALANCE_BYTES = '<ddddd', 40
 local function balance(record)

@@ -1,6 +1,7 @@
 -- The one door that money leaves by, for scripts whose KEYS are 1 meta  2 account  3 line  4 hold  5 due  6 usage.
 -- h: as `kept` has it, nothing if there is no hold; of one that was swept, {false, 0, 0, 0, day, month, free}.
--- m: {server, state, epoch, floor}. line: what MGET said of it, if it was asked. A request that was admitted free costs nothing, whoever says otherwise.
+-- m: {server, state, epoch, floor}. line: what MGET said of it, if it was asked.
+-- A request that was admitted free costs nothing, whoever says otherwise.
 local function moved(tat, us, used, estimate, now) -- a rate state after `used` tokens instead of the estimate
   return math.max(math.min(tat + math.floor(us * used / estimate) - us, now + MINUTE), 0)
 end

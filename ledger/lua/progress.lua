@@ -2,7 +2,8 @@
 -- Renew the lease of a request in flight and report its cost so far.
 -- KEYS 1 meta  2 hold  3 due
 -- ARGV 1 rid  2 cost so far  3 lease us
--- {OK}  {STOP}: the cost has reached the hold (a free request has none to reach)  {GONE}: no live hold (carry on, and settle late)  {FENCED}
+-- {OK}  {STOP}: the cost has reached the hold (a free request has none to reach)
+-- {GONE}: no live hold (carry on, and settle late)  {FENCED}
 local m = redis.call('HMGET', KEYS[1], 'server', 'state')
 if fenced(m, true) then return {'FENCED'} end
 local used, lease = whole(ARGV[2]), whole(ARGV[3])

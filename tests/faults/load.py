@@ -175,12 +175,13 @@ class Load:
         event, attempt = _event(place), 0
         while True:
             try:
-                ended = await self._ask(
+                reply = await self._ask(
                     rid,
-                    lambda: hot.settle(
+                    lambda: hot.settling(
                         link, place, rid, cost_nanos=cost or 0, event=event, admitted_us=at_us, void=cost is None
                     ),
                 )
+                ended = hot.ended(reply)
                 if not isinstance(ended, Ended):
                     return await self._claim(link, place, rid, cost, at_us)
             except (StoreUnavailable, Fenced):

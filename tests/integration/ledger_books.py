@@ -53,8 +53,15 @@ class Ledger:
     async def settle(self, rid: str, cost: int = 5, *, at_us: int | None = None, event: bytes | None = None) -> Ended:
         seconds, _ = await self.link.command("TIME")
         at_us = int(seconds) * 1_000_000 if at_us is None else at_us
-        reply = await hot.settle(
-            self.link, PLACE, rid, cost_nanos=cost, event=self.facts() if event is None else event, admitted_us=at_us
+        reply = hot.ended(
+            await hot.settling(
+                self.link,
+                PLACE,
+                rid,
+                cost_nanos=cost,
+                event=self.facts() if event is None else event,
+                admitted_us=at_us,
+            )
         )
         assert isinstance(reply, Ended)
         return reply

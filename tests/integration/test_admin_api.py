@@ -161,7 +161,7 @@ async def test_closing_waits_for_holds_and_is_for_good(api: Api, cold: ColdBook,
     assert isinstance(held, Admitted)
     assert (await api("GET", f"/accounts/{account}"))["balance"]["held_usd"] == "1.00"
     assert (await api("DELETE", f"/accounts/{account}", status=409))["code"] == "holds_live"
-    await hot.settle(opened, place, "a" * 32, cost_nanos=0, event=b"{}", admitted_us=held.at_us, void=True)
+    await hot.settling(opened, place, "a" * 32, cost_nanos=0, event=b"{}", admitted_us=held.at_us, void=True)
     assert (await api("DELETE", f"/accounts/{account}"))["status"] == "closed"
     assert (await api("DELETE", f"/accounts/{account}"))["status"] == "closed"
     late = await hot.admit(opened, place, "b" * 32, Versions(1, 2, config), Offer([1], 1))

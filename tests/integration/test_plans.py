@@ -101,7 +101,7 @@ async def test_events_say_what_was_free_and_a_rebuild_counts_them(ledger: Ledger
         elif rid == "voided":
             at_us = (await ledger.link.command("TIME"))[0]
             void: dict[str, Any] = {"cost_nanos": 0, "event": ledger.facts(), "admitted_us": int(at_us) * 10**6}
-            await hot.settle(ledger.link, PLACE, rid, void=True, **void)
+            await hot.settling(ledger.link, PLACE, rid, void=True, **void)
         else:
             await ledger.link.command("ZADD", keyspace.due(P), "XX", 1, rid)
             assert await hot.sweep(ledger.link, PLACE, rid) is not None

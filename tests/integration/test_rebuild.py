@@ -4,7 +4,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from ledger import hot, keyspace, publish, rebuild, reopen, statements
+from ledger import hot, keyspace, publish, rebuild, reopen, statements, takeover
 from ledger.auditor import Auditor
 from ledger.cold import now
 from ledger.consumer import Consumer
@@ -183,7 +183,7 @@ async def test_a_rebuild_that_is_cut_off_is_made_again(ledger: Ledger, monkeypat
 
 async def test_a_later_leader_ends_it(ledger: Ledger) -> None:
     await wipe(ledger)
-    await hot.reopen(ledger.link, P, "take", term=9)
+    await takeover.reopen(ledger.link, P, "take", term=9)
     with pytest.raises(reopen.Superseded):
         await rebuilt(ledger, term=8)
     with pytest.raises(rebuild.Superseded):

@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Monitor
 
 from bench.provider import Behaviour
-from ledger import hot, keys
+from ledger import keys
+from ledger.scripts import SCRIPTS
 from tests.integration.test_failover import pool
 from tests.stack import Stack, eventually, http
 
-NAMES = {script.sha.decode(): script.name for script in hot.SCRIPTS}
+NAMES = {script.sha.decode(): script.name for script in SCRIPTS}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ledger import balances, holds, hot, keyspace
+from ledger import balances, holds, hot, keyspace, takeover
 from ledger.balances import Balance
 from ledger.hot import Admitted, Ended, Offer, Old, Place, Refused, Versions
 from ledger.lines import InUse
@@ -98,9 +98,9 @@ class Books:
 
     async def open(self, *, term: int = 1, epoch: int = 1, config: int = 1) -> None:
         common = {"term": term, "epoch": epoch, "config": config, "instance": "i"}
-        assert await hot.reopen(self.link, P, "take", term=term) == "OK"
-        assert await hot.reopen(self.link, P, "recover", **common) == "OK"  # type: ignore[arg-type]
-        assert await hot.reopen(self.link, P, "open", term=term) == "OK"
+        assert await takeover.reopen(self.link, P, "take", term=term) == "OK"
+        assert await takeover.reopen(self.link, P, "recover", **common) == "OK"  # type: ignore[arg-type]
+        assert await takeover.reopen(self.link, P, "open", term=term) == "OK"
 
     async def account(self, credited: int | None = 10 * USD, *, version: int = 1, **fields: Any) -> None:
         record = {"status": "active", **{name: str(value) for name, value in fields.items()}}
@@ -141,15 +141,17 @@ class Books:
     async def settle(
         self, rid: str = "r1", cost: int = USD, *, tokens: int | None = None, void: bool = False, at: int | None = None
     ) -> Ended | Old:
-        return await hot.settle(
-            self.link,
-            self.place,
-            rid,
-            cost_nanos=cost,
-            event=b"event",
-            admitted_us=await self.now() if at is None else at,
-            tokens=tokens,
-            void=void,
+        return hot.ended(
+            await hot.settling(
+                self.link,
+                self.place,
+                rid,
+                cost_nanos=cost,
+                event=b"event",
+                admitted_us=await self.now() if at is None else at,
+                tokens=tokens,
+                void=void,
+            )
         )
 
     async def progress(self, rid: str = "r1", used: int = 0, *, lease_us: int = hot.LEASE_US) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ledger import hot
+from ledger import hot, scripts
 from ledger.hot import Admitted, Fenced, Refused, Versions
 from tests.lua.books import (
     ACCOUNT,
@@ -152,9 +152,9 @@ async def test_backlog(books: Books) -> None:
     for seq in range(3):
         await books.link.command("XADD", USAGE, "*", "seq", seq, "at", await books.now())
     before = await books.picture()
-    assert await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=3)) == ["BACKLOG"]
+    assert await books.run(scripts.ADMIT, admit_keys(), *admit_args("r1", USD, bound=3)) == ["BACKLOG"]
     assert await books.picture() == before
-    assert (await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=4)))[0] == "OK"
+    assert (await books.run(scripts.ADMIT, admit_keys(), *admit_args("r1", USD, bound=4)))[0] == "OK"
 
 
 NO_NUMBERS = (-1, 1.5, -0.5, CAP + 1, math.nan, math.inf, -math.inf)
@@ -170,7 +170,7 @@ NO_NUMBERS = (-1, 1.5, -0.5, CAP + 1, math.nan, math.inf, -math.inf)
 async def test_malformed_arguments_change_nothing(books: Books, malformed: dict[str, Any]) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, USD, **malformed))
+        await books.run(scripts.ADMIT, admit_keys(), *admit_args("r1", USD, USD, **malformed))
     assert await books.picture() == before
 
 
@@ -182,7 +182,7 @@ async def test_a_malformed_amount_changes_nothing(books: Books, place: int, valu
     amounts: list[float] = [USD, USD, USD]
     amounts[place] = value
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), *admit_args("r1", *amounts))
+        await books.run(scripts.ADMIT, admit_keys(), *admit_args("r1", *amounts))
     assert await books.picture() == before
 
 
@@ -193,9 +193,9 @@ async def test_numbers_that_are_missing_or_cut_short_are_malformed(books: Books,
     *words, numbers = admit_args("r1", USD, USD)
     assert isinstance(numbers, bytes)
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), *words, numbers[:size])
+        await books.run(scripts.ADMIT, admit_keys(), *words, numbers[:size])
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADMIT, admit_keys(), *words)
+        await books.run(scripts.ADMIT, admit_keys(), *words)
     assert await books.picture() == before
 
 
@@ -265,7 +265,7 @@ async def test_fenced_comes_before_everything(books: Books) -> None:
     before = await books.picture()
     with pytest.raises(Fenced):
         await books.admit()
-    assert await books.run(hot.ADMIT, admit_keys(), "r1", *["x"] * 5) == ["FENCED"]
+    assert await books.run(scripts.ADMIT, admit_keys(), "r1", *["x"] * 5) == ["FENCED"]
     assert await books.picture() == before
 
 

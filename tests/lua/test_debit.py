@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ledger import hot
+from ledger import hot, scripts
 from ledger.hot import Debited, Fenced, Old, Refused
 from ledger.postings import Posting
 from tests.lua.books import ACCOUNT, CAP, EXPIRES, META, USAGE, USD, Books, P, changed, complaint, event, hold_key
@@ -110,7 +110,7 @@ async def test_debit_fence(books: Books, state: str) -> None:
 async def test_debit_malformed(books: Books, args: tuple[Any, ...]) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.DEBIT, KEYS, "acc:d1", *args)
+        await books.run(scripts.DEBIT, KEYS, "acc:d1", *args)
     assert await books.picture() == before
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger import hot
+from ledger import hot, scripts
 from ledger.hot import Admitted, Ended, Refused
 from ledger.link import Link
 from tests.lua.books import (
@@ -220,7 +220,7 @@ async def test_a_refused_request_uses_none_up(
 
 async def test_a_backlog_refuses_free_ones_too(two: Books) -> None:
     await two.link.command("XADD", USAGE, "*", "at", await two.now())
-    assert await two.run(hot.ADMIT, admit_keys(), *admit_args("r1", USD, bound=1)) == ["BACKLOG"]
+    assert await two.run(scripts.ADMIT, admit_keys(), *admit_args("r1", USD, bound=1)) == ["BACKLOG"]
     assert not await two.link.command("HEXISTS", ACCOUNT, "fused")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger import balances, hot
+from ledger import balances, hot, takeover
 from ledger.balances import Balance
 from tests.lua.books import ACCOUNT, DUE, KEY, LINE, PLACE, USD, Books, P, hold_key
 
@@ -27,7 +27,7 @@ MOVES: dict[str, Call] = {
     "sweep": lambda books: books.sweep("r1"),
     "grant": lambda books: books.grant(2, 11 * USD),
     "debit": _debit,
-    "adopt": lambda books: hot.adopt(
+    "adopt": lambda books: takeover.adopt(
         books.link, PLACE, "r1", abandoned=False, charge_nanos=1, shortfall_nanos=0, beyond=True
     ),
 }

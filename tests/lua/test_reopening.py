@@ -12,7 +12,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as Refused_
 from redis.exceptions import ResponseError
 
-from ledger import hot
+from ledger import hot, scripts, takeover
 from ledger.hot import Admitted, Ended, Fenced, Refused
 from ledger.link import Link, Script, StoreUnavailable
 from tests.conftest import valkey
@@ -39,13 +39,15 @@ ADOPT_KEYS = ending_keys()[:5]
 
 
 async def adopt(books: Books, charge: int = 10, short: int = 0, *, abandoned: bool = False) -> bool:
-    return await hot.adopt(books.link, PLACE, "r1", abandoned=abandoned, charge_nanos=charge, shortfall_nanos=short)
+    return await takeover.adopt(
+        books.link, PLACE, "r1", abandoned=abandoned, charge_nanos=charge, shortfall_nanos=short
+    )
 
 
 @pytest.mark.parametrize("abandoned", [False, True])
 async def test_adopt_ends_a_live_hold_without_an_event(books: Books, abandoned: bool) -> None:
     await books.admitted("r1", 3 * USD)
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     before = await books.picture()
     assert await adopt(books, 2 * USD, 7, abandoned=abandoned)
     after = await books.picture()
@@ -63,7 +65,7 @@ async def test_adopt_ends_a_live_hold_without_an_event(books: Books, abandoned: 
 
 async def test_adopt_of_what_redis_never_saw(bare: Books) -> None:
     """In a rebuild the charges come before the grants: the balance is below zero until they are in."""
-    await hot.reopen(bare.link, P, "take", term=1)
+    await takeover.reopen(bare.link, P, "take", term=1)
     before = await bare.picture()
     assert await adopt(bare, 30, 5)
     assert await bare.picture() == changed(
@@ -76,7 +78,7 @@ async def test_adopt_of_what_redis_never_saw(bare: Books) -> None:
 
 
 async def test_adopt_of_a_late_event_adds_only_the_difference(bare: Books) -> None:
-    await hot.reopen(bare.link, P, "take", term=1)
+    await takeover.reopen(bare.link, P, "take", term=1)
     assert await adopt(bare, 30, abandoned=True)
     assert await adopt(bare, 50)
     assert not await adopt(bare, 30, abandoned=True)
@@ -88,7 +90,7 @@ async def test_adopt_of_a_late_event_counts_for_the_caps_of_its_admit(books: Boo
     await books.admitted("r1", 100)
     await books.progress("r1", 30)
     await books.abandon()
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     before = await books.picture()
     assert await adopt(books, 50)
     assert await books.picture() == changed(
@@ -108,7 +110,7 @@ async def test_adopt_leaves_the_caps_of_a_newer_period_alone(books: Books, swept
     await books.add(LINE, "day", day)
     await books.add(LINE, "month", month)
     await books.set(LINE, rt=5, tt=6, dsum=7, msum=700)
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     before = await books.picture()
     assert await adopt(books, 30)
     msum = 700 if month else 730 - (0 if swept else 100)
@@ -117,9 +119,9 @@ async def test_adopt_leaves_the_caps_of_a_newer_period_alone(books: Books, swept
 
 
 async def test_after_adoption_a_settle_is_a_repeat_and_after_an_abandoned_one_late(bare: Books) -> None:
-    await hot.reopen(bare.link, P, "take", term=1)
+    await takeover.reopen(bare.link, P, "take", term=1)
     await adopt(bare, 30)
-    await hot.adopt(bare.link, PLACE, "r2", abandoned=True, charge_nanos=10, shortfall_nanos=0)
+    await takeover.adopt(bare.link, PLACE, "r2", abandoned=True, charge_nanos=10, shortfall_nanos=0)
     await bare.open(term=2)
     await bare.account(100)
     assert await bare.settle("r1", 30) == Ended("repeat", 30, 0, 0)
@@ -142,17 +144,17 @@ async def test_adopt_is_only_for_a_rebuild(books: Books) -> None:
 )
 async def test_adopt_malformed(books: Books, args: tuple[Any, ...]) -> None:
     await books.admitted()
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.ADOPT, ADOPT_KEYS, "r1", *args)
+        await books.run(scripts.ADOPT, ADOPT_KEYS, "r1", *args)
     assert await books.picture() == before
 
 
 @pytest.mark.parametrize("key", ADOPT_KEYS)
 async def test_adopt_wrong_types(books: Books, key: str) -> None:
     await books.admitted()
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     await books.link.command("DEL", key)
     await books.link.command("SET", key, "text")
     before = await books.picture()
@@ -167,16 +169,16 @@ async def test_the_three_steps_of_reopening(books: Books) -> None:
     await books.settle("ended", 1)
     await books.set(META, server="another")
     before = await books.picture()
-    [word, server] = await books.run(hot.REOPEN, [META, DUE], "take", 7, LEASE, 0, 0, "")
+    [word, server] = await books.run(scripts.REOPEN, [META, DUE], "take", 7, LEASE, 0, 0, "")
     assert word == "OK"
     taken = changed(before, meta={"server": server, "state": "rebuild", "term": "7"})
     assert await books.picture() == taken
     common: Any = {"term": 7, "epoch": 4, "config": 9, "instance": "j"}
-    assert await hot.reopen(books.link, P, "recover", **common) == "OK"
+    assert await takeover.reopen(books.link, P, "recover", **common) == "OK"
     recovering = changed(taken, meta={"state": "recover", "epoch": "4", "seq": "0", "config": "9", "instance": "j"})
     assert await books.picture() == recovering
     earliest = await books.now()
-    assert await hot.reopen(books.link, P, "open", term=7) == "OK"
+    assert await takeover.reopen(books.link, P, "open", term=7) == "OK"
     due = (await books.picture())["due"]
     assert earliest + LEASE <= due["soon"] <= await books.now() + LEASE
     assert await books.picture() == changed(recovering, meta={"state": "open"}, due={"soon": due["soon"]})
@@ -184,38 +186,38 @@ async def test_the_three_steps_of_reopening(books: Books) -> None:
 
 async def test_a_resent_recover_does_not_count_from_nothing_again(books: Books) -> None:
     """A settle that was let in has number 1; the same step again must not give that number away twice."""
-    await hot.reopen(books.link, P, "take", term=2)
+    await takeover.reopen(books.link, P, "take", term=2)
     common: Any = {"term": 2, "epoch": 2, "config": 1, "instance": "i"}
-    assert await hot.reopen(books.link, P, "recover", **common) == "OK"
+    assert await takeover.reopen(books.link, P, "recover", **common) == "OK"
     await books.settle("kept", 5)
     before = await books.picture()
-    assert await hot.reopen(books.link, P, "recover", **common) == "OK"
+    assert await takeover.reopen(books.link, P, "recover", **common) == "OK"
     assert await books.picture() == before
 
 
 @pytest.mark.parametrize("step", ["take", "recover", "open"])
 async def test_reopen_term(books: Books, step: Any) -> None:
-    assert await hot.reopen(books.link, P, "take", term=10) == "OK"
+    assert await takeover.reopen(books.link, P, "take", term=10) == "OK"
     before = await books.picture()
-    assert await hot.reopen(books.link, P, step, term=9, epoch=2) == "TERM"
+    assert await takeover.reopen(books.link, P, step, term=9, epoch=2) == "TERM"
     assert await books.picture() == before
 
 
 async def test_reopen_lost(books: Books) -> None:
     """Steps out of order, a later leader, another server: begin again."""
     before = await books.picture()
-    assert await hot.reopen(books.link, P, "recover", term=1, epoch=2) == "LOST"  # it is open
-    assert await hot.reopen(books.link, P, "open", term=1) == "LOST"
-    assert await hot.reopen(books.link, P, "recover", term=2, epoch=2) == "LOST"  # not taken in this term
+    assert await takeover.reopen(books.link, P, "recover", term=1, epoch=2) == "LOST"  # it is open
+    assert await takeover.reopen(books.link, P, "open", term=1) == "LOST"
+    assert await takeover.reopen(books.link, P, "recover", term=2, epoch=2) == "LOST"  # not taken in this term
     assert await books.picture() == before
-    await hot.reopen(books.link, P, "take", term=3)
+    await takeover.reopen(books.link, P, "take", term=3)
     before = await books.picture()
-    assert await hot.reopen(books.link, P, "open", term=3) == "LOST"  # settles have no epoch yet
+    assert await takeover.reopen(books.link, P, "open", term=3) == "LOST"  # settles have no epoch yet
     assert await books.picture() == before
     await books.set(META, server="another")
     before = await books.picture()
     for step in ("recover", "open"):
-        assert await hot.reopen(books.link, P, step, term=3, epoch=2) == "LOST"
+        assert await takeover.reopen(books.link, P, step, term=3, epoch=2) == "LOST"
     assert await books.picture() == before
 
 
@@ -231,7 +233,7 @@ async def test_reopen_malformed(books: Books, args: tuple[Any, ...]) -> None:
     await books.set(META, state="rebuild")
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.REOPEN, [META, DUE], *args)
+        await books.run(scripts.REOPEN, [META, DUE], *args)
     assert await books.picture() == before
 
 
@@ -242,7 +244,7 @@ async def test_reopen_wrong_types(books: Books, key: str) -> None:
     await books.link.command("SET", key, "text")
     before = await books.picture()
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await hot.reopen(books.link, P, "open", term=1)
+        await takeover.reopen(books.link, P, "open", term=1)
     assert await books.picture() == before
 
 
@@ -300,7 +302,7 @@ async def test_a_restarted_server_is_fenced_also_for_a_driver_that_sends_again(t
 
     async def admit(client: Redis, rid: str) -> list[bytes]:
         keys = [META, "w1:{p5a}:key:key", ACCOUNT, LINE, hold_key(rid), DUE, "w1:{p5a}:usage"]
-        return list(await client.eval(hot.ADMIT.text.decode(), len(keys), *keys, *admit_args(rid, USD)))
+        return list(await client.eval(scripts.ADMIT.text.decode(), len(keys), *keys, *admit_args(rid, USD)))
 
     with valkey(tmp_path) as server:
         port = server.port
@@ -370,7 +372,7 @@ async def test_a_client_without_the_server_gets_an_error_and_not_an_answer(tmp_p
 def test_every_script_has_a_shebang_and_names_its_replies() -> None:
     # What only spends is refused by a full server, and what only looks may write nothing.
     special = {"admit": "#!lua", "debit": "#!lua", "look": "#!lua flags=no-writes"}
-    for script in hot.SCRIPTS:
+    for script in scripts.SCRIPTS:
         assert isinstance(script, Script)
         first, _, rest = script.text.decode().partition("\n")
         assert first == special.get(script.name, "#!lua flags=allow-oom")

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger import hot, keyspace
-from ledger.hot import Fenced, Record
+from ledger import hot, keyspace, scripts, takeover
+from ledger.hot import Fenced
 from ledger.lines import InUse
 from ledger.postings import Posting
+from ledger.takeover import Record
 from tests.lua.books import (
     ACCOUNT,
     CAP,
@@ -75,8 +76,8 @@ async def test_nothing_is_posted_below_the_floor(books: Books) -> None:
 
 async def test_reopening_keeps_the_higher_floor(books: Books) -> None:
     for term, floor, expected in ((2, 500, 500), (3, 400, 500), (4, 600, 600)):
-        await hot.reopen(books.link, P, "take", term=term)
-        assert await hot.reopen(books.link, P, "recover", term=term, epoch=term, floor_us=floor) == "OK"
+        await takeover.reopen(books.link, P, "take", term=term)
+        assert await takeover.reopen(books.link, P, "recover", term=term, epoch=term, floor_us=floor) == "OK"
         assert await books.get(META, "floor") == expected
 
 
@@ -96,7 +97,7 @@ async def test_seal_fence(books: Books, state: str) -> None:
 async def test_seal_malformed(books: Books, args: tuple[Any, ...]) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.SEAL, [META], *args)
+        await books.run(scripts.SEAL, [META], *args)
     assert await books.picture() == before
 
 
@@ -110,14 +111,14 @@ RECORDS = [
 
 
 async def taken(bare: Books) -> None:
-    assert await hot.reopen(bare.link, P, "take", term=5) == "OK"
+    assert await takeover.reopen(bare.link, P, "take", term=5) == "OK"
 
 
 async def test_restore_is_absolute(bare: Books) -> None:
     await taken(bare)
     before = await bare.picture()
     for _ in range(2):  # an attempt that was cut off is simply made again
-        assert await hot.restore(bare.link, P, RECORDS, term=5) == "OK"
+        assert await takeover.restore(bare.link, P, RECORDS, term=5) == "OK"
         money = {"credited": str(2**60), "spent": str(2**60 - 7 * USD), "avail": str(7 * USD), "grant": "3"}
         unused = {"held": "0", "live": "0", "rt": "0", "tt": "0"}
         assert await bare.picture() == changed(
@@ -132,9 +133,9 @@ async def test_restore_is_absolute(bare: Books) -> None:
 
 async def test_a_mark_that_is_there_stays(bare: Books) -> None:
     await taken(bare)
-    assert await hot.restore(bare.link, P, RECORDS, term=5) == "OK"
+    assert await takeover.restore(bare.link, P, RECORDS, term=5) == "OK"
     before = await bare.picture()
-    assert await hot.restore(bare.link, P, [Record(hold_key("r1"), "mark", ("X", 3, 0))], term=5) == "OK"
+    assert await takeover.restore(bare.link, P, [Record(hold_key("r1"), "mark", ("X", 3, 0))], term=5) == "OK"
     assert await bare.picture() == before
 
 
@@ -144,7 +145,7 @@ async def test_what_came_into_force_meanwhile_stays(bare: Books) -> None:
     await hot.publish(bare.link, P, KEY, 3, {"status": "newer"})
     assert await bare.grant(4, 10 * USD + 5) == "OK"
     older = Record(ACCOUNT, "money", (3, str(10 * USD), str(3 * USD)))
-    assert await hot.restore(bare.link, P, [older, *RECORDS[1:]], term=5) == "OK"
+    assert await takeover.restore(bare.link, P, [older, *RECORDS[1:]], term=5) == "OK"
     assert (await bare.picture())["key:key"] == {"ver": "3", "status": "newer"}
     account = (await bare.picture())["acct:acc"]
     assert (account["grant"], account["credited"], account["avail"]) == ("4", str(10 * USD + 5), str(7 * USD + 5))
@@ -152,8 +153,8 @@ async def test_what_came_into_force_meanwhile_stays(bare: Books) -> None:
 
 async def test_restored_marks_make_repeats_of_what_is_sent_again(bare: Books) -> None:
     await taken(bare)
-    await hot.restore(bare.link, P, RECORDS, term=5)
-    await hot.reopen(bare.link, P, "recover", term=5, epoch=2)
+    await takeover.restore(bare.link, P, RECORDS, term=5)
+    await takeover.reopen(bare.link, P, "recover", term=5, epoch=2)
     again = await bare.settle("r1", 9)
     late = await bare.settle("r2", 5)
     orphan = await bare.settle("r3", 1)
@@ -163,16 +164,16 @@ async def test_restored_marks_make_repeats_of_what_is_sent_again(bare: Books) ->
 
 async def test_restore_only_while_it_is_being_rebuilt(bare: Books) -> None:
     with pytest.raises(Fenced):
-        await hot.restore(bare.link, P, RECORDS, term=5)
+        await takeover.restore(bare.link, P, RECORDS, term=5)
     await taken(bare)
     before = await bare.picture()
-    assert await hot.restore(bare.link, P, RECORDS, term=4) == "TERM"
-    assert await hot.restore(bare.link, P, RECORDS, term=6) == "TERM"
+    assert await takeover.restore(bare.link, P, RECORDS, term=4) == "TERM"
+    assert await takeover.restore(bare.link, P, RECORDS, term=6) == "TERM"
     assert await bare.picture() == before
     for state in ("recover", "open"):
         await bare.set(META, state=state)
         with pytest.raises(Fenced):
-            await hot.restore(bare.link, P, RECORDS, term=5)
+            await takeover.restore(bare.link, P, RECORDS, term=5)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ async def test_restore_malformed(bare: Books, args: tuple[Any, ...]) -> None:
     before = await bare.picture()
     good = ("money", 3, "1", "5", "2")
     with pytest.raises(ResponseError, match="EARG"):
-        await bare.run(hot.RESTORE, [META, keyspace.account(P, "a"), ACCOUNT], 5, *good, *args)
+        await bare.run(scripts.RESTORE, [META, keyspace.account(P, "a"), ACCOUNT], 5, *good, *args)
     assert await bare.picture() == before
 
 
@@ -202,13 +203,13 @@ async def test_restore_wrong_type(bare: Books, command: tuple[str, ...], error: 
     await bare.link.command(*command)
     before = await bare.picture()
     with pytest.raises(ResponseError, match=error):
-        await hot.restore(bare.link, P, RECORDS, term=5)
+        await takeover.restore(bare.link, P, RECORDS, term=5)
     assert await bare.picture() == before
 
 
 async def test_adopt_beyond_a_close_while_open(books: Books) -> None:
     await books.admitted("r1", 3 * USD)
-    assert await hot.adopt(
+    assert await takeover.adopt(
         books.link, PLACE, "r1", abandoned=False, charge_nanos=2 * USD, shortfall_nanos=0, beyond=True
     )
     assert (await books.get(ACCOUNT, "avail"), await books.get(ACCOUNT, "held")) == (8 * USD, 0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger import holds, hot
+from ledger import holds, hot, scripts, takeover
 from ledger.hot import Ended, Fenced, Offer, Old
 from tests.lua.books import (
     ACCOUNT,
@@ -231,7 +231,7 @@ async def test_malformed_arguments_change_nothing(books: Books, held: bool, end:
         await books.admitted()
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.SETTLE, ending_keys(), *settle_args("r1", end, cost, admitted))
+        await books.run(scripts.SETTLE, ending_keys(), *settle_args("r1", end, cost, admitted))
     assert await books.picture() == before
 
 
@@ -240,7 +240,7 @@ async def test_malformed_tokens_change_nothing(books: Books, tokens: float) -> N
     await books.admitted()
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.SETTLE, ending_keys(), *settle_args("r1", "settled", 1, 1, tokens))
+        await books.run(scripts.SETTLE, ending_keys(), *settle_args("r1", "settled", 1, 1, tokens))
     assert await books.picture() == before
 
 
@@ -250,7 +250,7 @@ async def test_missing_arguments_change_nothing(books: Books, missing: int) -> N
     before = await books.picture()
     args = settle_args("r1", "settled", 1, await books.now())
     with pytest.raises(ResponseError):
-        await books.run(hot.SETTLE, ending_keys(), *args[:-missing])
+        await books.run(scripts.SETTLE, ending_keys(), *args[:-missing])
     assert await books.picture() == before
 
 
@@ -284,8 +284,8 @@ async def test_a_full_server_still_takes_money_and_frees_holds(books: Books) -> 
     assert await books.settle("r4", 1) == Ended("orphan", 1, 0, 4)
     assert await books.grant(2, 11 * USD) == "OK"
     assert await hot.publish(books.link, "5a", ACCOUNT, 2, {"status": "suspended"})
-    assert await hot.reopen(books.link, "5a", "take", term=2) == "OK"
-    assert await hot.adopt(books.link, PLACE, "r5", abandoned=False, charge_nanos=1, shortfall_nanos=0)
+    assert await takeover.reopen(books.link, "5a", "take", term=2) == "OK"
+    assert await takeover.adopt(books.link, PLACE, "r5", abandoned=False, charge_nanos=1, shortfall_nanos=0)
     await books.link.command("CONFIG", "SET", "maxmemory", "0")
     assert await books.get(ACCOUNT, "avail") == 11 * USD - 5 - 7 - 1 - 1
 
@@ -307,7 +307,7 @@ async def test_events_are_numbered_without_a_gap_over_all_scripts(books: Books) 
         await books.settle(f"r{number}", 1)
         await books.settle(f"v{number}", 0, void=True)
         with pytest.raises(ResponseError):
-            await books.run(hot.SETTLE, ending_keys(f"r9{number}"), *settle_args(f"r9{number}", "settled", -1, 1))
+            await books.run(scripts.SETTLE, ending_keys(f"r9{number}"), *settle_args(f"r9{number}", "settled", -1, 1))
         await books.admitted(f"a{number}", 10)
         await books.abandon(f"a{number}")
         await books.settle(f"a{number}", 3)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 from redis.exceptions import ResponseError
 
-from ledger import hot
+from ledger import hot, scripts, takeover
 from ledger.hot import Ended
 from tests.lua.books import (
     ACCOUNT,
@@ -74,7 +74,7 @@ async def test_progress_malformed(books: Books, args: tuple[Any, Any]) -> None:
     await books.admitted()
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.PROGRESS, PROGRESS_KEYS, "r1", *args)
+        await books.run(scripts.PROGRESS, PROGRESS_KEYS, "r1", *args)
     assert await books.picture() == before
 
 
@@ -118,7 +118,7 @@ async def test_sweep_charges_what_was_reported_or_is_kept(
 async def test_sweep_not_due(books: Books) -> None:
     await books.admitted()
     before = await books.picture()
-    assert await books.run(hot.SWEEP, ending_keys(), "r1") == ["NOT_DUE"]
+    assert await books.run(scripts.SWEEP, ending_keys(), "r1") == ["NOT_DUE"]
     assert await books.picture() == before
 
 
@@ -129,7 +129,7 @@ async def test_sweep_gone_removes_only_the_stray_deadline(books: Books, end: str
         await (books.settle() if end == "settled" else books.abandon())
     before = await books.picture()
     await books.link.command("ZADD", DUE, 1, "r1")
-    assert await books.run(hot.SWEEP, ending_keys(), "r1") == ["GONE"]
+    assert await books.run(scripts.SWEEP, ending_keys(), "r1") == ["GONE"]
     assert await books.picture() == before
 
 
@@ -146,11 +146,11 @@ async def test_sweep_wrong_types(books: Books, key: str) -> None:
 async def test_grant_sets_the_total_and_moves_the_balance(books: Books) -> None:
     await books.admitted("r1", 3 * USD)
     before = await books.picture()
-    assert await books.run(hot.GRANT, GRANT_KEYS, 2, 15 * USD) == ["OK", str(12 * USD)]
+    assert await books.run(scripts.GRANT, GRANT_KEYS, 2, 15 * USD) == ["OK", str(12 * USD)]
     after = await books.picture()
     assert after == changed(before, acct__acc={"grant": "2", "credited": str(15 * USD), "avail": str(12 * USD)})
     for number, credited in ((2, 15 * USD), (2, 99 * USD), (1, 10 * USD), (0, 0)):
-        assert await books.run(hot.GRANT, GRANT_KEYS, number, credited) == ["REPEAT", str(12 * USD)]
+        assert await books.run(scripts.GRANT, GRANT_KEYS, number, credited) == ["REPEAT", str(12 * USD)]
     assert await books.picture() == after
 
 
@@ -198,7 +198,7 @@ async def test_credited_beyond_2_53_is_exact(books: Books, start: int, more: int
 async def test_grant_malformed_or_money_out(books: Books, number: Any, credited: Any) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.GRANT, GRANT_KEYS, number, credited)
+        await books.run(scripts.GRANT, GRANT_KEYS, number, credited)
     assert await books.picture() == before
 
 
@@ -266,7 +266,7 @@ async def test_publish_never_touches_a_balance(books: Books) -> None:
 async def test_publish_malformed(books: Books, args: tuple[Any, ...]) -> None:
     before = await books.picture()
     with pytest.raises(ResponseError, match="EARG"):
-        await books.run(hot.PUBLISH, [META, KEY], *args)
+        await books.run(scripts.PUBLISH, [META, KEY], *args)
     assert await books.picture() == before
 
 
@@ -305,10 +305,10 @@ async def test_a_hold_that_cannot_be_read_moves_no_money(books: Books, call: str
     await books.make_due()
     await books.link.command("SET", hold_key(), value)
     if call == "adopt":
-        await hot.reopen(books.link, P, "take", term=2)
+        await takeover.reopen(books.link, P, "take", term=2)
     dump = [await books.link.command("DUMP", key) for key in (META, ACCOUNT, LINE, hold_key(), DUE)]
     if call == "adopt":
-        asked = hot.adopt(books.link, books.place, "r1", abandoned=False, charge_nanos=1, shortfall_nanos=0)
+        asked = takeover.adopt(books.link, books.place, "r1", abandoned=False, charge_nanos=1, shortfall_nanos=0)
     else:
         asked = getattr(books, call)()
     with pytest.raises(ResponseError, match="EHOLD"):
