@@ -50,6 +50,7 @@ class Tab:
         self._texts: Callable[[bytes, int], list[bytes]] = self.written.findall  # bound once: every piece asks it
         self._lead = b""  # the bytes of a piece up to its first text, which it began to say at `_first`
         self._first = 0
+        self._rest = b""  # what that piece had behind its only text
         self._leads_left = _LEADS
 
     def concerns(self, piece: bytes) -> bool:
@@ -59,6 +60,25 @@ class Tab:
             if piece.find(mark) >= 0:
                 return True
         return False
+
+    def is_alike(self, piece: bytes) -> bool:
+        """Count a piece that differs only in its words from an earlier one which said nothing else; False: it is not.
+
+        The pieces of a stream are alike, but for a word. If that has no quotation mark in it and no backslash at its end,
+        it is all of the text that it was in the other piece, and whatever a piece says beside it stands around it.
+        """
+        rest, start = self._rest, len(self._lead)
+        if not rest or not piece.startswith(self._lead) or not piece.endswith(rest):
+            return False
+        end = len(piece) - len(rest)
+        if end < start:  # before the slice, which compiled code makes of what is not there
+            return False
+        words = piece[start:end]
+        if words.find(b'"') >= 0 or words.endswith(b"\\"):
+            return False
+        self.content_bytes += end - start
+        self.content_frames += end > start
+        return True
 
     def pass_over(self, piece: bytes) -> None:
         """Count what was written for the caller to read; the JSON around it is no output."""
@@ -84,7 +104,14 @@ class Tab:
         if found.start(1) <= _LONGEST_LEAD:
             self._leads_left -= 1
             self._lead, self._first = piece[: found.start(1)], found.start()
+            self._rest = self._rest_of(piece, found)
         return found.start()
+
+    def _rest_of(self, piece: bytes, found: re.Match[bytes]) -> bytes:
+        """What is behind the text of a piece that has this one only, and says nothing else; empty if it does not."""
+        end = found.end(1)
+        more = self.concerns(piece) or self.written.search(piece, end) is not None
+        return b"" if more else piece[end:]
 
     def read(self, document: dict[str, Any]) -> bool:
         """A parsed document; True if it is an extra that the caller did not ask for."""
@@ -201,9 +228,12 @@ class Meter:
 
     def _look(self, piece: bytes) -> bool:
         tab = self._tab
-        if not self._whole and not tab.concerns(piece):
-            tab.pass_over(piece)
-            return False
+        if not self._whole:
+            if tab.is_alike(piece):
+                return False
+            if not tab.concerns(piece):
+                tab.pass_over(piece)
+                return False
         try:
             document = orjson.loads(self._cutter.document(piece))
         except orjson.JSONDecodeError:

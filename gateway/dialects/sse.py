@@ -31,8 +31,10 @@ class Frames(Cutter):
         begun = 0
         if not self._rest:
             # Nearly always: one frame, whole, with line feeds only.
-            if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and _CR not in data:
-                return [data]
+            if data.endswith(b"\n\n") and _CR not in data:
+                end = len(data) - 2
+                if data.find(b"\n") == end or data.find(b"\n\n") == end:
+                    return [data]
         else:
             # Of what waits, only the last bytes are looked at again: those that a blank line may have begun with.
             begun = max(len(self._rest) - _LONGEST_END + 1, 0)
