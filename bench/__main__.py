@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx2
+import psutil
 
 from bench import plan, report, results
 from bench.arena import Arena, opened
@@ -108,7 +109,7 @@ def _rounds(arena: Arena, scenario: Scenario, found: results.Results) -> None:
         for name in scenario.who(arena):
             try:
                 values = scenario.measure(arena, name)
-            except CannotRunError as problem:
+            except (CannotRunError, psutil.NoSuchProcess) as problem:
                 if name not in plan.ALL_PEERS:
                     raise CannotRunError(f"{scenario.name}, {name}: {problem}") from None
                 # A peer that fails under load is a result too.

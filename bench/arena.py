@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+
+import psutil
 
 from bench.contest import MODEL, Adapter, Contestant, Measure, Upstreams, Way
 from bench.contestants import litellm, naive, nginx, portkey, weir
@@ -127,5 +129,7 @@ def _wake(contestant: Contestant) -> None:
 
 
 def _each(contestant: Contestant, what: str) -> None:
-    for process in family(contestant.processes[0]):
-        getattr(process, what)()
+    """A peer that has ended is found out by who measures it."""
+    with suppress(psutil.NoSuchProcess):
+        for process in family(contestant.processes[0]):
+            getattr(process, what)()

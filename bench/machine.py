@@ -74,9 +74,16 @@ def pin(processes: Iterable[psutil.Process], core: int) -> None:
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
     """User and system time so far, to the nanosecond: `/proc/PID/stat` counts hundredths of a second.
 
-    The number of a process' clock is what `clock_getcpuclockid(3)` makes of its id on Linux.
+    The number of a process' clock is what `clock_getcpuclockid(3)` makes of its id on Linux. Raises psutil.NoSuchProcess.
     """
-    return sum(time.clock_gettime(~process.pid << 3 | 2) for process in processes)
+    return sum(_clock_s(process.pid) for process in processes)
+
+
+def _clock_s(pid: int) -> float:
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        raise psutil.NoSuchProcess(pid) from None
 
 
 def many_files() -> None:

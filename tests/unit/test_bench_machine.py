@@ -1,12 +1,20 @@
 """What the bench asks of the machine."""
 
+import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
+import pytest
 from redis import Redis
 
+from bench.arena import Arena
+from bench.contest import Contestant, Way
 from bench.machine import cpu_s, family
+from bench.stack import Stack
 from tests.conftest import valkey, wait_until
 
 
@@ -15,6 +23,16 @@ def test_cpu_is_counted_by_the_clock_of_the_process() -> None:
     counted = cpu_s([psutil.Process()])
     assert before <= counted <= time.process_time()
     assert cpu_s([psutil.Process(), psutil.Process()]) >= 2 * counted
+
+
+def test_who_has_ended_is_told_by_who_measures_it(tmp_path: Path) -> None:
+    process = psutil.Popen([sys.executable, "-c", ""])
+    process.wait()
+    arena = Arena(tmp_path, (0, 1))
+    arena.stack = cast("Stack", SimpleNamespace(wait_until_drained=lambda: None, ledger_asleep=nullcontext))
+    arena.contestants["peer"] = Contestant("peer", "1", Way("", ""), Way("", ""), (process,), rests=True)
+    with arena.turn("peer") as contestant, pytest.raises(psutil.NoSuchProcess):
+        cpu_s(contestant.processes)
 
 
 def test_the_child_that_writes_redis_file_anew_is_nobody_to_measure(tmp_path: Path) -> None:
