@@ -132,8 +132,10 @@ async def _ready_or_stopped(children: Children, own: list[Child], stop: asyncio.
 def _signalled() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: the terminal goes and we stay
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     return stop
 
 

@@ -163,6 +163,22 @@ async def under_load(provider: ScriptedProvider, more: int) -> None:
     await provider.wait_for(lambda p: p.stats.requests > before + more, timeout_s=90)
 
 
+def test_a_terminal_that_goes_ends_it_but_not_under_nohup(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "data") as stack:
+        stack.process.send_signal(signal.SIGHUP)
+        assert stack.process.wait(30) == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; it is inherited
+    try:
+        with running_stack(tmp_path / "data") as stack:
+            for process in (psutil.Process(stack.process.pid), stack.child("gateway")):
+                (ignored,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+                assert int(ignored, 16) & 1 << (signal.SIGHUP - 1)
+                process.send_signal(signal.SIGHUP)
+            assert httpx2.get(f"{stack.gateway}/healthz").status_code == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def ask_quietly(stack: Stack, key: str, model: str) -> Any:
     try:
         return await ask(stack, key, model)
