@@ -129,7 +129,7 @@ def _wake(contestant: Contestant) -> None:
 
 
 def _each(contestant: Contestant, what: str) -> None:
-    """A peer that has ended is found out by who measures it."""
-    with suppress(psutil.NoSuchProcess):
-        for process in family(contestant.processes[0]):
+    """Those that have not ended; of the others whoever measures them is told."""
+    for process in family(contestant.processes[0]):
+        with suppress(psutil.NoSuchProcess):
             getattr(process, what)()

@@ -142,7 +142,12 @@ def listens(port: int) -> bool:
 
 
 def family(root: psutil.Process) -> list[psutil.Process]:
-    """A process and its descendants, but for the children in which Redis writes its file anew: they end when they like."""
+    """A process and its descendants, but for the children in which Redis writes its file anew: they end when they like.
+
+    One that has ended is by itself.
+    """
+    if not root.is_running():
+        return [root]
     found = [root]
     for process in root.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
