@@ -6,8 +6,9 @@ from ledger.link import Script
 
 _GATE: Final = ("prelude_gate", "prelude_close")
 _RECORDS: Final = ("prelude_form", "prelude_hold", "prelude_balance", "prelude_line")
-ADMIT: Final = Script("admit", "prelude_form", "prelude_gate", "prelude_balance", "prelude_line", "prelude_limits")
 _POST: Final = (*_RECORDS, "prelude_event", "prelude_post")
+
+ADMIT: Final = Script("admit", "prelude_form", "prelude_gate", "prelude_balance", "prelude_line", "prelude_limits")
 SETTLE: Final = Script("settle", *_POST)
 PROGRESS: Final = Script("progress", "prelude_form", "prelude_hold")
 SWEEP: Final = Script("sweep", *_POST)

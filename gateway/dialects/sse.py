@@ -30,7 +30,7 @@ class Frames(Cutter):
         text: bytes | bytearray = data
         begun = 0
         if not self._rest:
-            # Nearly always: one frame, whole, with line feeds only.
+            # Nearly always: one frame, whole, with line feeds only, and often of one line: a byte is found sooner than two.
             if data.endswith(b"\n\n") and _CR not in data:
                 end = len(data) - 2
                 if data.find(b"\n") == end or data.find(b"\n\n") == end:
