@@ -146,15 +146,20 @@ def family(root: psutil.Process) -> list[psutil.Process]:
 
     One that has ended is by itself.
     """
-    if not root.is_running():
-        return [root]
     found = [root]
-    for process in root.children(recursive=True):
+    for process in _below(root):
         with suppress(psutil.NoSuchProcess):
             parent = process.parent()
             if parent is None or not parent.name().startswith(("valkey", "redis")):
                 found.append(process)
     return found
+
+
+def _below(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return root.children(recursive=True)
+    except psutil.NoSuchProcess:  # it may end at any moment, so there is no asking first
+        return []
 
 
 def read_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:

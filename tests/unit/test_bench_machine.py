@@ -35,6 +35,28 @@ def test_who_has_ended_is_told_by_who_measures_it(tmp_path: Path) -> None:
         cpu_s(contestant.processes)
 
 
+def test_one_that_has_ended_keeps_no_other_asleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child can end between the look at a peer's processes and the signal to each."""
+    gone, there = (
+        psutil.Popen([sys.executable, "-c", ""]),
+        psutil.Popen([sys.executable, "-c", "import signal; signal.pause()"]),
+    )
+    gone.wait()
+    try:
+        there.suspend()
+        wait_until(lambda: there.status() == psutil.STATUS_STOPPED, why="for the stop")
+        monkeypatch.setattr("bench.arena.family", lambda _root: [gone, there])
+        arena = Arena(tmp_path, (0, 1))
+        arena.stack = cast("Stack", SimpleNamespace(wait_until_drained=lambda: None, ledger_asleep=nullcontext))
+        arena.contestants["peer"] = Contestant("peer", "1", Way("", ""), Way("", ""), (gone,), rests=True)
+        with arena.turn("peer"):
+            wait_until(lambda: there.status() != psutil.STATUS_STOPPED, why="for the wake")
+        wait_until(lambda: there.status() == psutil.STATUS_STOPPED, why="for the sleep")
+    finally:
+        there.kill()
+        there.wait()
+
+
 def test_the_child_that_writes_redis_file_anew_is_nobody_to_measure(tmp_path: Path) -> None:
     """It ended in the middle of a run, and was asked what it was."""
     with valkey(tmp_path) as server, Redis.from_url(server.url) as redis:
